@@ -1,0 +1,134 @@
+"""The nouns that data passes through: ``Example`` (what a row says) and ``Tokens`` (what a model reads).
+
+A row of any supported file becomes one of four examples. They are immutable and know no model;
+a renderer turns them into ``Tokens`` for one particular model.
+
+    >>> row = Conversation((Message("user", "2+2?"), Message("assistant", "4")), Meta("sums.jsonl", 1))
+    >>> row.messages[-1].content
+    '4'
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+ROLES = ("system", "developer", "user", "assistant", "tool")
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn.
+
+    ``weight`` scales the loss of this turn (0 = context only, ``None`` = decided by ``train_on``).
+    ``extra`` holds further keys a chat template may read (``tool_calls``, ``name``, ``reasoning_content`` …).
+    """
+
+    role: str
+    content: str
+    weight: float | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The mapping that chat templates read."""
+        return {"role": self.role, "content": self.content, **self.extra}
+
+
+@dataclass(frozen=True, slots=True)
+class Meta:
+    """Where an example came from. ``line`` is the 1-based physical line, or the row number of a table."""
+
+    source: str = "<memory>"
+    line: int = 0
+    id: str | None = None
+    group: str | None = None
+
+    def where(self) -> str:
+        """``file:line``, the form every message uses."""
+        return f"{self.source}:{self.line}"
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """A chat whose assistant turns can be trained on."""
+
+    messages: tuple[Message, ...]
+    meta: Meta = Meta()
+    tools: tuple[dict[str, Any], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Preference:
+    """Two answers to one prompt, ``chosen`` better than ``rejected``."""
+
+    prompt: tuple[Message, ...]
+    chosen: tuple[Message, ...]
+    rejected: tuple[Message, ...]
+    meta: Meta = Meta()
+    tools: tuple[dict[str, Any], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """A text or a chat with a label: a class, several classes, a number, or liked / not liked (KTO)."""
+
+    messages: tuple[Message, ...]
+    label: str | float | bool | tuple[str, ...]
+    meta: Meta = Meta()
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A document for continued pre-training."""
+
+    text: str
+    meta: Meta = Meta()
+
+
+Example = Conversation | Preference | Labelled | Text
+Kind = Literal["conversation", "preference", "labelled", "text"]
+
+
+def kind_of(example: Example) -> Kind:
+    """The lower-case name of an example's class, as written in files and messages."""
+    return type(example).__name__.lower()  # type: ignore[return-value]
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """``[start, end)`` token positions that belong to one role (``"template"`` for what no message wrote)."""
+
+    role: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """One rendered example, possibly a prefix shared by several ``branches``.
+
+    ``weights[i]`` is the loss weight of *predicting* ``ids[i]`` (0 = context). A branch continues the
+    prefix: a preference pair is one prompt with two branches, a group of samples one prompt with many.
+    ``extras`` carries per-sequence numbers to the objective (a label, a reference log-probability).
+    """
+
+    ids: list[int]
+    weights: list[float]
+    spans: tuple[Span, ...] = ()
+    branches: tuple[Tokens, ...] = ()
+    extras: dict[str, float] = field(default_factory=dict)
+    meta: Meta = Meta()
+
+    def __post_init__(self) -> None:
+        assert len(self.ids) == len(self.weights), f"{len(self.ids)} ids but {len(self.weights)} weights"
+
+    @property
+    def size(self) -> int:
+        """Tokens the model must process, branches included."""
+        return len(self.ids) + sum(b.size for b in self.branches)
+
+    @property
+    def trained(self) -> int:
+        """Tokens with a weight, branches included. The first token of a document is never predicted."""
+        own = sum(w != 0 for w in self.weights[1:]) if self.ids else 0
+        return own + sum(sum(w != 0 for w in b.weights) for b in self.branches)
