@@ -29,10 +29,17 @@ def build(section: type[S], values: dict[str, Any], where: str = "recipe") -> S:
 
 def _explain(section: type[Section], problem: Any) -> str:
     path = [str(p) for p in problem["loc"]]
+    if (
+        problem["type"] != "extra_forbidden"
+    ):  # a union adds the names of its branches; they mean nothing to people
+        while path and not _fields_at(section, path[:-1]).count(path[-1]):
+            path.pop()
     name = ".".join(path)
     if problem["type"] == "extra_forbidden":
         known = _fields_at(section, path[:-1])
-        return f"unknown setting {name!r}. {nearest(path[-1], known)}" if known else f"unknown setting {name!r}"
+        return (
+            f"unknown setting {name!r}. {nearest(path[-1], known)}" if known else f"unknown setting {name!r}"
+        )
     message = problem["msg"].removeprefix("Value error, ")
     return f"{name or 'value'}: {message} (got {problem.get('input')!r})"
 

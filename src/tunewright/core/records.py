@@ -94,6 +94,15 @@ def kind_of(example: Example) -> Kind:
     return type(example).__name__.lower()  # type: ignore[return-value]
 
 
+def as_conversation(example: Example) -> Conversation | None:
+    """A row to learn to *write*: a conversation as it is, a class label as the answer; ``None`` for the rest."""
+    if isinstance(example, Conversation):
+        return example
+    if isinstance(example, Labelled) and isinstance(example.label, str):
+        return Conversation((*example.messages, Message("assistant", example.label)), example.meta)
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class Span:
     """``[start, end)`` token positions that belong to one role (``"template"`` for what no message wrote)."""

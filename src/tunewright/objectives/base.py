@@ -10,10 +10,11 @@ Shapes: T tokens in a packed batch, N positions that are predicted, S segments, 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor
 
+from tunewright.core.names import Registry
 from tunewright.core.records import Example, Tokens
 
 
@@ -80,7 +81,7 @@ class Renderer(Protocol):
 
     def conversation(self, example: Example) -> list[Tokens]: ...
 
-    def document(self, text: str) -> list[int]: ...
+    def documents(self, example: Example) -> list[Tokens]: ...
 
 
 @runtime_checkable
@@ -97,3 +98,12 @@ class Objective(Protocol):
     def loss(self, forward: Forward, batch: Batch) -> LossOut:
         """The sum to minimise and the count to divide it by."""
         ...
+
+
+OBJECTIVES: Registry[Any] = Registry(
+    "objective",
+    {
+        "sft": "tunewright.objectives.sft:SupervisedFineTuning",
+        "text": "tunewright.objectives.sft:ContinuedPretraining",
+    },
+)

@@ -1,0 +1,152 @@
+"""What the commands do once the heavy libraries may be loaded."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from tunewright.cli import output
+from tunewright.cli.console import ConsoleObserver
+from tunewright.core.errors import ConfigError
+from tunewright.core.paths import RunDir
+from tunewright.core.records import Message
+from tunewright.data.render import Renderer
+from tunewright.models.generate import Sampling, stream
+from tunewright.models.load import load
+from tunewright.models.precision import use_all_cores
+from tunewright.run import planning, starter
+from tunewright.run import quickstart as bundled
+from tunewright.run.judge import Judging
+from tunewright.run.judge import compare as judge_compare
+from tunewright.run.judge import evaluate as judge_evaluate
+from tunewright.run.recipe import parse_override
+from tunewright.run.resolve import resolve
+from tunewright.run.store import read_result
+from tunewright.run.train import Run
+from tunewright.run.train import resume as resume_run
+from tunewright.run.train import train as train_run
+
+
+def quickstart(out: Path, as_json: bool) -> None:
+    """Run the bundled recipe."""
+    _finish(bundled.run(out, ConsoleObserver()), as_json)
+
+
+def init(directory: Path) -> None:
+    """Write the starter recipe; never over an existing file."""
+    typer.echo(f"wrote {starter.write(directory)}; next: tunewright plan {directory / 'recipe.yaml'}")
+
+
+def plan(recipe: Path, overrides: Sequence[str], as_json: bool) -> None:
+    """Print the plan."""
+    facts = planning.plan(
+        resolve(recipe, None, dict(parse_override(o) for o in overrides)), ConsoleObserver()
+    )
+    output.emit(facts, as_json, planning.lines(facts))
+
+
+def train(
+    words: Sequence[str], model: str | None, data: Path | None, out: Path | None, as_json: bool
+) -> None:
+    """Resolve the words of the command line to a recipe and run it."""
+    recipe = [w for w in words if "=" not in w]
+    if len(recipe) > 1:
+        raise ConfigError(f"one recipe at a time: {' '.join(recipe)}")
+    if not recipe and data is None:
+        raise ConfigError("give a recipe, or --data FILE (and --model NAME)")
+    overrides = dict(parse_override(w) for w in words if "=" in w)
+    given = {"model.name": model, "data.train": data and str(data), "output.dir": out and str(out)}
+    overrides = {**{k: v for k, v in given.items() if v is not None}, **overrides}
+    _finish(
+        train_run(resolve(Path(recipe[0]) if recipe else None, None, overrides), ConsoleObserver()), as_json
+    )
+
+
+def resume(directory: Path, as_json: bool) -> None:
+    """Go on with a run."""
+    _finish(resume_run(directory, ConsoleObserver()), as_json)
+
+
+def evaluate(model: str, data: Path, options: dict[str, Any], as_json: bool) -> None:
+    """Score one model."""
+    result = judge_evaluate(model, data, _judging(options), ConsoleObserver())
+    lines = [f"{result['model']} on {result['data']}, {result['n']} rows"]
+    lines += [f"  {m['name']:<24} {output.estimate(m, m['unit'])}" for m in result["metrics"]]
+    output.emit(result, as_json, lines)
+
+
+def compare(models: Sequence[str], data: Path, options: dict[str, Any], as_json: bool) -> None:
+    """Compare models; exit 1 if the candidate is worse."""
+    result = judge_compare(models, data, _judging(options), ConsoleObserver())
+    lines = output.metric_lines(result["metrics"]) + output.verdict_lines(result["verdict"])
+    output.emit(result, as_json, lines)
+    _exit_by(result["verdict"])
+
+
+def chat(model: str, system: str | None, temperature: float, max_new_tokens: int) -> None:
+    """A conversation in the terminal."""
+    use_all_cores()
+    loaded = load(model)
+    renderer = Renderer(loaded.tokenizer)
+    sampling = Sampling(max_new_tokens=max_new_tokens, temperature=temperature, stop_ids=renderer.stop_ids)
+    turns = [Message("system", system)] if system else []
+    typer.echo(f"{loaded.ref.name}, {loaded.precision.reason}. An empty line ends.", err=True)
+    for line in _lines_from_user():
+        turns.append(Message("user", line))
+        answer = ""
+        for piece in stream(loaded.model, renderer.prompt(turns), sampling, renderer.decode):
+            answer += piece
+            sys.stdout.write(piece)
+            sys.stdout.flush()
+        sys.stdout.write("\n")
+        turns.append(Message("assistant", answer))
+
+
+def runs(folder: Path, as_json: bool) -> None:
+    """List the runs below ``folder``."""
+    found = []
+    for path in sorted(p.parent for p in folder.glob("*/recipe.yaml")):
+        finished = RunDir(path).result.exists()
+        result = read_result(path) if finished else {}
+        word = result["verdict"]["word"] if finished else "not finished"
+        found.append({"run": str(path), "verdict": word, "created": result.get("created")})
+    lines = [f"{f['run']:<40} {f['verdict']}" for f in found] or [f"no runs in {folder}"]
+    output.emit(found, as_json, lines)
+
+
+def _lines_from_user() -> Any:
+    while True:
+        try:
+            line = input("> " if sys.stdin.isatty() else "").strip()
+        except EOFError:
+            return
+        if not line:
+            return
+        yield line
+
+
+def _judging(options: dict[str, Any]) -> Judging:
+    shots_from = options.get("shots_from")
+    return Judging(
+        metrics=options["metrics"] or (),
+        columns=output.columns_of(options["columns"]),
+        rows=options["rows"],
+        shots=options.get("shots", 0),
+        shots_from=str(shots_from) if shots_from else None,
+    )
+
+
+def _finish(run: Run, as_json: bool) -> None:
+    result, report = run.result, RunDir(run.path).report.resolve()
+    lines = output.metric_lines(result["metrics"]) + output.verdict_lines(result["verdict"])
+    output.emit(result, as_json, [*lines, "", f"report: file://{report}", str(run.path)])
+    _exit_by(result["verdict"])
+
+
+def _exit_by(verdict: dict[str, Any]) -> None:
+    if verdict["word"] == "DON'T SHIP":
+        raise typer.Exit(1)

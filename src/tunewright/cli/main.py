@@ -1,0 +1,189 @@
+"""The command line: a thin shell. Each command parses its words, calls the library and prints the answer."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tunewright.core.errors import TunewrightError
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
+)
+data_app = typer.Typer(
+    no_args_is_help=True, help="Look at data before training on it.", rich_markup_mode=None
+)
+app.add_typer(data_app, name="data")
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+Files = Annotated[list[Path], typer.Argument(help="JSONL, JSON, CSV, Parquet or text files.")]
+Columns = Annotated[
+    list[str] | None,
+    typer.Option("--column", help="Where to find what, e.g. --column prompt=body; repeatable."),
+]
+Overrides = Annotated[list[str] | None, typer.Argument(help="Settings as section.key=value.")]
+DataFile = Annotated[Path, typer.Option("--data", help="File with the questions and the right answers.")]
+Metrics = Annotated[list[str] | None, typer.Option("--metric", help="Metric; repeatable. The first decides.")]
+Rows = Annotated[int | None, typer.Option(help="Use at most this many rows.")]
+
+
+def main() -> None:
+    """Entry point: errors that are the user's to mend are one sentence and exit status 2."""
+    try:
+        app()
+    except TunewrightError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        typer.echo("interrupted; `tunewright resume RUN` goes on from the last checkpoint", err=True)
+        sys.exit(130)
+
+
+@app.callback(invoke_without_command=True)
+def top(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    """Turn your data into a better language model, and prove that it is better."""
+    if version:
+        from tunewright import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def quickstart(
+    out: Annotated[Path, typer.Option(help="Run directory.")] = Path("runs/quickstart"), as_json: Json = False
+) -> None:
+    """The whole life cycle on the embedded model and bundled data; ends in a report."""
+    from tunewright.cli import commands
+
+    commands.quickstart(out, as_json)
+
+
+@app.command()
+def init(directory: Annotated[Path, typer.Argument(help="Where to put recipe.yaml.")] = Path(".")) -> None:
+    """Write a commented recipe.yaml, fitted to this machine."""
+    from tunewright.cli import commands
+
+    commands.init(directory)
+
+
+@app.command()
+def plan(
+    recipe: Annotated[Path, typer.Argument(help="Recipe file.")],
+    overrides: Overrides = None,
+    as_json: Json = False,
+) -> None:
+    """Show every setting with its source, and what the run would do, without doing it."""
+    from tunewright.cli import commands
+
+    commands.plan(recipe, overrides or [], as_json)
+
+
+@app.command()
+def train(
+    words: Annotated[
+        list[str] | None, typer.Argument(help="RECIPE and settings as section.key=value.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Base model, instead of a recipe.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Training file, instead of a recipe.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Run directory.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Train, prove and report; the last line printed is the run directory."""
+    from tunewright.cli import commands
+
+    commands.train(words or [], model, data, out, as_json)
+
+
+@app.command()
+def resume(run: Annotated[Path, typer.Argument(help="Run directory.")], as_json: Json = False) -> None:
+    """Go on with an interrupted run, to the same bits."""
+    from tunewright.cli import commands
+
+    commands.resume(run, as_json)
+
+
+@app.command("eval")
+def evaluate(
+    model: Annotated[str, typer.Argument(help="Run directory, model, adapter, hub id or embedded name.")],
+    data: DataFile,
+    metric: Metrics = None,
+    column: Columns = None,
+    rows: Rows = None,
+    shots: Annotated[int, typer.Option(help="Examples put before each question.")] = 0,
+    shots_from: Annotated[Path | None, typer.Option(help="File to take the examples from.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Score a model on a file: every metric with n and interval."""
+    from tunewright.cli import commands
+
+    options = {"metrics": metric, "columns": column, "rows": rows, "shots": shots, "shots_from": shots_from}
+    commands.evaluate(model, data, options, as_json)
+
+
+@app.command()
+def compare(
+    models: Annotated[list[str], typer.Argument(help="Two or more models; the last is the candidate.")],
+    data: DataFile,
+    metric: Metrics = None,
+    column: Columns = None,
+    rows: Rows = None,
+    as_json: Json = False,
+) -> None:
+    """Compare models on the same rows: paired differences with intervals, and a verdict."""
+    from tunewright.cli import commands
+
+    commands.compare(models, data, {"metrics": metric, "columns": column, "rows": rows}, as_json)
+
+
+@app.command()
+def chat(
+    model: Annotated[str, typer.Argument(help="Run directory, model, adapter, hub id or embedded name.")],
+    system: Annotated[str | None, typer.Option(help="System message.")] = None,
+    temperature: Annotated[float, typer.Option(min=0.0, help="0 always takes the likeliest token.")] = 0.0,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 256,
+) -> None:
+    """Talk to a model; answers stream. An empty line or Ctrl-D ends."""
+    from tunewright.cli import commands
+
+    commands.chat(model, system, temperature, max_new_tokens)
+
+
+@app.command()
+def runs(
+    folder: Annotated[Path, typer.Argument(help="Folder of run directories.")] = Path("runs"),
+    as_json: Json = False,
+) -> None:
+    """List runs with their verdicts."""
+    from tunewright.cli import commands
+
+    commands.runs(folder, as_json)
+
+
+@data_app.command("check")
+def data_check(files: Files, column: Columns = None, as_json: Json = False) -> None:
+    """Report formats, malformed rows and suspicious content; exit 1 if a row is unusable."""
+    from tunewright.cli import data as commands
+
+    commands.check(files, column, as_json)
+
+
+@data_app.command("show")
+def data_show(
+    file: Annotated[Path, typer.Argument(help="Data file.")],
+    model: Annotated[str, typer.Option(help="Model whose chat template is used.")] = "smollm2-135m-instruct",
+    n: Annotated[int, typer.Option("-n", min=1, help="Rows to show.")] = 3,
+    train_on: Annotated[str, typer.Option(help="assistant, last, all or message.")] = "assistant",
+    column: Columns = None,
+    as_json: Json = False,
+) -> None:
+    """Show rendered rows with the weight of every token: trained tokens stand out, context is dim."""
+    from tunewright.cli import data as commands
+
+    options: dict[str, Any] = {"model": model, "n": n, "train_on": train_on, "columns": column}
+    commands.show(file, options, as_json)

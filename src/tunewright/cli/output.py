@@ -1,0 +1,59 @@
+"""Printing answers: one JSON document on stdout, or plain tables for people."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from tunewright.core.errors import ConfigError
+
+
+def emit(document: Any, as_json: bool, lines: Sequence[str]) -> None:
+    """Print ``document`` as JSON, or ``lines`` for people."""
+    text = json.dumps(document, indent=2, ensure_ascii=False, default=str) if as_json else "\n".join(lines)
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def number(value: float, unit: str) -> str:
+    """A value in its unit: shares as per cent."""
+    return f"{100 * value:.1f} %" if unit == "share" else f"{value:.4g}"
+
+
+def estimate(e: dict[str, Any], unit: str) -> str:
+    """``41.7 % [30.1, 53.9]``"""
+    scale = 100 if unit == "share" else 1
+    return f"{number(e['value'], unit)} [{scale * e['low']:.4g}, {scale * e['high']:.4g}]"
+
+
+def metric_lines(metrics: Sequence[dict[str, Any]]) -> list[str]:
+    """A table of every metric: one column per system, then the differences."""
+    lines = []
+    for m in metrics:
+        lines.append(f"{m['name']}  (n = {m['n']})")
+        for system, e in m.get("systems", {}).items():
+            lines.append(f"  {system:<28} {estimate(e, m['unit'])}")
+        for system, d in m.get("differences", {}).items():
+            lines.append(f"  gain over {system:<18} {estimate(d, m['unit'])}  p = {d['p']:.3g}")
+    return lines
+
+
+def verdict_lines(verdict: dict[str, Any]) -> list[str]:
+    """The verdict in one or two lines."""
+    lines = ["", f"{verdict['word']}: {verdict['reason']}"]
+    if verdict["word"] == "CAN'T TELL" and verdict["rows_that_would_decide"]:
+        lines.append(f"About {verdict['rows_that_would_decide']} test rows would decide.")
+    return lines
+
+
+def columns_of(words: Sequence[str] | None) -> dict[str, str] | None:
+    """``["prompt=body"]`` -> ``{"prompt": "body"}``."""
+    if not words:
+        return None
+    pairs = [word.partition("=") for word in words]
+    for word, (name, equals, source) in zip(words, pairs, strict=True):
+        if not (name and equals and source):
+            raise ConfigError(f"--column {word!r} is not of the form target=source, e.g. prompt=body")
+    return {name: source for name, _, source in pairs}

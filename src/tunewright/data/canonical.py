@@ -1,0 +1,38 @@
+"""The form of prepared rows. Reading a written row gives an equal example, ``meta`` included."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from typing import Any
+
+import orjson
+
+from tunewright.core.records import Example, Labelled, Message, Meta, Preference, Text
+
+
+def to_row(example: Example) -> dict[str, Any]:
+    """One example as a row of the format ``messages``, ``preference``, ``chat_label`` or ``text``."""
+    meta = {"meta": _meta(example.meta)}
+    if isinstance(example, Text):
+        return {"text": example.text, **meta}
+    if isinstance(example, Labelled):
+        return {"messages": _turns(example.messages), "label": example.label, **meta}
+    tools = {"tools": list(example.tools)} if example.tools else {}
+    if isinstance(example, Preference):
+        sides = {name: _turns(getattr(example, name)) for name in ("prompt", "chosen", "rejected")}
+        return {**sides, **tools, **meta}
+    return {"messages": _turns(example.messages), **tools, **meta}
+
+
+def to_jsonl(examples: Iterable[Example]) -> bytes:
+    """JSON lines of examples, the same bytes for the same examples."""
+    return b"".join(orjson.dumps(to_row(example)) + b"\n" for example in examples)
+
+
+def _turns(messages: Iterable[Message]) -> list[dict[str, Any]]:
+    return [m.to_dict() if m.weight is None else {**m.to_dict(), "weight": m.weight} for m in messages]
+
+
+def _meta(meta: Meta) -> dict[str, Any]:
+    return {key: value for key, value in dataclasses.asdict(meta).items() if value is not None}

@@ -1,0 +1,124 @@
+"""What makes two rows "the same": normalised texts and their keys (16-byte hashes).
+
+Normalised means: Unicode NFKC, case folded, runs of white space as one space. Nothing else is changed, so
+rows that are equal here are equal to any reader.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable, Iterator
+from hashlib import blake2b
+
+from tunewright.core.hashing import canonical_json
+from tunewright.core.records import Conversation, Example, Labelled, Message, Preference, Text
+
+Key = bytes
+
+
+def normalise(text: str) -> str:
+    """NFKC, case folded, white space collapsed."""
+    if not text.isascii():
+        text = unicodedata.normalize("NFKC", text)
+    return " ".join(text.casefold().split())
+
+
+def _key(kind: str, *parts: str) -> Key:
+    return blake2b("\x1f".join((kind, *parts)).encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def turn_text(message: Message) -> str:
+    """The content of a turn, with its tool calls as JSON if it has some."""
+    calls = message.extra.get("tool_calls")
+    return f"{message.content}\n{canonical_json(calls).decode()}" if calls else message.content
+
+
+def turns_text(messages: Iterable[Message]) -> str:
+    """Normalised roles and texts of turns, as one string."""
+    return "\x1e".join(f"{m.role}: {normalise(turn_text(m))}" for m in messages)
+
+
+def prompt_of(example: Example) -> tuple[Message, ...]:
+    """The turns that ask: all before the last answer; all of a labelled chat; none of a ``Text``."""
+    if isinstance(example, Preference):
+        return example.prompt
+    if isinstance(example, Text):
+        return ()
+    judged = isinstance(example, Labelled) and not isinstance(example.label, bool)
+    if judged or example.messages[-1].role != "assistant":
+        return example.messages
+    return example.messages[:-1]
+
+
+def answer_of(example: Example) -> str:
+    """What the row teaches for its prompt: the last answer, the label, or the chosen side of a pair."""
+    if isinstance(example, Text):
+        return ""
+    if isinstance(example, Preference):
+        return "\n".join(turn_text(m) for m in example.chosen)
+    if isinstance(example, Labelled):
+        return canonical_json(example.label).decode()
+    return turn_text(example.messages[-1])
+
+
+def texts_of(example: Example) -> Iterator[str]:
+    """Every text of an example, in order."""
+    if isinstance(example, Text):
+        yield example.text
+    elif isinstance(example, Preference):
+        yield from (m.content for m in (*example.prompt, *example.chosen, *example.rejected))
+    else:
+        yield from (m.content for m in example.messages)
+
+
+def prompt_key(example: Example) -> Key:
+    """Equal for rows that ask the same; a ``Text`` asks its whole text."""
+    text = normalise(example.text) if isinstance(example, Text) else turns_text(prompt_of(example))
+    return _key("prompt", text)
+
+
+def question_key(example: Example) -> Key:
+    """Rows that share it should agree in ``answer_of``. For pairs and liked answers: prompt and answers."""
+    if isinstance(example, Preference):
+        sides = sorted((turns_text(example.chosen), turns_text(example.rejected)))
+        return _key("pair", turns_text(example.prompt), *sides)
+    if isinstance(example, Labelled):
+        return _key("labelled", turns_text(example.messages))
+    return prompt_key(example)
+
+
+def earlier_prompt_keys(example: Example) -> list[Key]:
+    """Keys of the prompts of all answers but the last in a conversation, which are trained on too."""
+    if not isinstance(example, Conversation):
+        return []
+    last = len(example.messages) - 1
+    ends = [i for i, m in enumerate(example.messages) if m.role == "assistant" and 0 < i < last]
+    return [_key("prompt", turns_text(example.messages[:end])) for end in ends]
+
+
+def text_key(example: Example) -> Key:
+    """Equal for rows with the same texts, whatever their labels and formats."""
+    if isinstance(example, Preference):
+        sides = sorted((turns_text(example.chosen), turns_text(example.rejected)))
+        return _key("text", turns_text(example.prompt), *sides)
+    return _key(
+        "text", normalise(example.text) if isinstance(example, Text) else turns_text(example.messages)
+    )
+
+
+def row_key(example: Example) -> Key:
+    """Equal for rows that are exact duplicates after normalisation: texts, labels, weights and tools."""
+    if isinstance(example, Text):
+        return _key("row", normalise(example.text))
+    if isinstance(example, Preference):
+        tools = canonical_json(example.tools).decode()
+        return _key("row", *map(turns_text, (example.prompt, example.chosen, example.rejected)), tools)
+    weights = ",".join(str(m.weight) for m in example.messages)
+    rest = example.label if isinstance(example, Labelled) else example.tools
+    return _key("row", turns_text(example.messages), weights, canonical_json(rest).decode())
+
+
+def group_key(example: Example) -> Key | None:
+    """The key of the group that the user gave, if any."""
+    group = example.meta.group
+    return None if group is None else _key("group", group)

@@ -1,0 +1,240 @@
+"""Files in, examples out: streaming, in file order, with every problem reported where it stands.
+
+for item in read_examples("train.jsonl"):        # Example | Problem
+data = load(["train.jsonl", "more.csv"])         # data.examples, data.problems, data.files
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from tunewright.core.errors import DataError
+from tunewright.core.hashing import file_digest
+from tunewright.core.records import Example, Meta
+from tunewright.data.columns import MISSING, column_map, columns_used, kind, lookup
+from tunewright.data.container import Container, container_of, opened
+from tunewright.data.json_rows import json_rows
+from tunewright.data.messages import Repairs
+from tunewright.data.problems import BadRow, Problem, problem
+from tunewright.data.rows import Notes, Raw, jsonl_rows, text_rows
+from tunewright.data.schema import Format, build, format_named, format_of
+from tunewright.data.strict import shown
+from tunewright.data.table_rows import csv_rows, parquet_rows
+
+HEAD_ROWS = 20
+Item = Example | Problem
+
+
+@dataclass(frozen=True, slots=True)
+class FileFacts:
+    """What was read from one file. ``rows`` counts kept and rejected rows; ``ignored_keys`` rows per key."""
+
+    path: str
+    container: str
+    format: str
+    rows: int
+    sha256: str
+    ignored_keys: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """The examples of some files, everything that was wrong with them, and one ``FileFacts`` per file."""
+
+    examples: list[Example]
+    problems: list[Problem]
+    files: list[FileFacts]
+
+    @property
+    def rejected(self) -> list[Problem]:
+        return [p for p in self.problems if p.action == "rejected"]
+
+
+def read_examples(
+    path: str | Path,
+    *,
+    columns: Mapping[str, str] | None = None,
+    format: str | None = None,
+    group: str | None = None,
+) -> Iterator[Item]:
+    """Stream a file: each row gives an ``Example`` or a rejected ``Problem``; a repaired row gives both, the
+    ``Problem`` first. Facts about the whole file (``noted``, ``bom``, ``crlf``) come last.
+
+    ``columns`` maps any row to a known format; ``format`` names one instead of recognising it; ``group`` is
+    the key whose rows must stay together in a split. Raises ``DataError`` for a file that cannot be read or
+    recognised.
+    """
+    return iter(Reader(path, columns=columns, format=format, group=group))
+
+
+def load(
+    paths: Iterable[str | Path],
+    *,
+    columns: Mapping[str, str] | None = None,
+    format: str | None = None,
+    group: str | None = None,
+) -> Loaded:
+    """Read whole files into memory; see ``read_examples``."""
+    loaded = Loaded([], [], [])
+    for path in paths:
+        reader = Reader(path, columns=columns, format=format, group=group)
+        for item in reader:
+            if isinstance(item, Problem):
+                loaded.problems.append(item)
+            else:
+                loaded.examples.append(item)
+        loaded.files.append(reader.facts())
+    return loaded
+
+
+@dataclass
+class Reader:
+    """One pass over one file. ``format`` is known after the first row, ``facts()`` after the last."""
+
+    path: str | Path
+    columns: Mapping[str, str] | None = field(default=None, kw_only=True)
+    format: str | None = field(default=None, kw_only=True)
+    group: str | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        self.source = str(self.path)
+        self.known: Format | None = format_named(self.format) if self.format else None
+        self.rows = 0
+        self._container: Container | None = None
+        self._notes = Notes()
+        self._map = column_map(self.columns) if self.columns else None
+        used = columns_used(self.columns) if self.columns else frozenset()
+        self._used = used | ({self.group, self.group.split(".")[0]} if self.group else set())
+
+    def __iter__(self) -> Iterator[Item]:
+        path = Path(self.path)
+        self._container = container_of(path)
+        raws = _raw_rows(path, self._container, self._notes)
+        head = self._recognise(raws)
+        for raw in chain(head, raws):
+            yield from self._read(raw)
+        yield from self._file_notes()
+
+    def facts(self) -> FileFacts:
+        """What was read; call it after the last row."""
+        name = self.known.name if self.known else "unknown"
+        ignored = {key: count for key, (_, count) in sorted(self._notes.ignored.items())}
+        digest = file_digest(Path(self.path))
+        return FileFacts(self.source, self._container or "", name, self.rows, digest, ignored)
+
+    def _recognise(self, raws: Iterator[Raw]) -> list[Raw]:
+        """Find the format from the first rows that are objects; returns the rows taken for it."""
+        head: list[Raw] = []
+        objects: list[dict[str, Any]] = []
+        for raw in raws:
+            head.append(raw)
+            if type(raw.value) is dict:
+                objects.append(raw.value)
+            if len(objects) >= HEAD_ROWS or len(head) >= 50 * HEAD_ROWS:
+                break
+        mapped = [row for row in map(self._mapped_or_none, objects) if row is not None]
+        self.known = self.known or format_of(mapped)
+        if self.known is None and mapped:
+            keys = ", ".join(shown(key) for key in list(mapped[0])[:12])
+            raise DataError(
+                f"{self.source}:{head[0].line}: no known format has the keys {keys}; map them with columns, "
+                'for example {"prompt": "…", "completion": "…"}'
+            )
+        return head
+
+    def _mapped_or_none(self, row: dict[str, Any]) -> dict[str, Any] | None:
+        try:
+            return self._map(row) if self._map else row
+        except BadRow:
+            return None
+
+    def _read(self, raw: Raw) -> Iterator[Item]:
+        self.rows += 1
+        repairs: Repairs = []
+        try:
+            example = self._example(raw, repairs)
+        except BadRow as bad:
+            yield problem(self.source, raw.line, bad.reason, bad.detail)
+            return
+        if raw.controls:
+            yield problem(self.source, raw.line, "control_chars", f"{raw.controls} removed")
+        for reason, detail in repairs:
+            if reason == "ignored_keys":
+                self._notes.ignore(detail, raw.line)
+            else:
+                yield problem(self.source, raw.line, reason, detail)
+        yield example
+
+    def _example(self, raw: Raw, repairs: Repairs) -> Example:
+        row = raw.value
+        if type(row) is not dict:
+            raise row if isinstance(row, BadRow) else BadRow("not_object", f"the row is {kind(row)}")
+        mapped = self._map(row) if self._map else row
+        if self.known is None:
+            raise BadRow("missing_column", "no row at the start of the file has the mapped columns")
+        example = build(self.known, mapped, self._meta(row, mapped, raw.line), repairs)
+        known = self._used if self._map else self.known.known
+        if not row.keys() <= known:
+            for key in row.keys() - known - self._used - {"id", "meta"}:
+                self._notes.ignore(key, raw.line)
+        return example
+
+    def _meta(self, row: dict[str, Any], mapped: dict[str, Any], line: int) -> Meta:
+        """Source and line; from the row's own ``meta`` if it is one that preparing wrote."""
+        given = row.get("meta")
+        if isinstance(given, dict) and _is_own_meta(given):
+            group = given.get("group") if self.group is None else self._group(row, line)
+            return Meta(given["source"], given["line"], _name(given.get("id"), "id"), _name(group, "group"))
+        if given is not None:
+            self._notes.ignore("meta", line)
+        group = mapped.get("group") if self._map else None
+        if self.group is not None:
+            group = self._group(row, line)
+        return Meta(self.source, line, _name(mapped.get("id", row.get("id")), "id"), _name(group, "group"))
+
+    def _group(self, row: dict[str, Any], line: int) -> Any:
+        value = lookup(row, self.group or "")
+        if value is MISSING or value is None:
+            self._notes.count("no_group", line)
+            return None
+        return value
+
+    def _file_notes(self) -> Iterator[Problem]:
+        for reason, (line, count) in self._notes.facts.items():
+            detail = "at byte 0" if reason == "bom" else f"{count} in all, the first in line {line}"
+            yield problem(self.source, line, reason, detail)
+        if self._notes.ignored:
+            counts = ", ".join(f"{shown(key)} ({n})" for key, (_, n) in sorted(self._notes.ignored.items()))
+            line = min(line for line, _ in self._notes.ignored.values())
+            yield problem(self.source, line, "ignored_keys", f"not used, with the number of rows: {counts}")
+
+
+def _raw_rows(path: Path, container: Container, notes: Notes) -> Iterator[Raw]:
+    """The rows of a file in order; a row that cannot be read is a ``Raw`` whose value is a ``BadRow``."""
+    if container == "parquet":
+        yield from parquet_rows(path)
+        return
+    with opened(path) as stream:
+        if container == "csv":
+            yield from csv_rows(stream, notes, path)
+        else:
+            readers = {"jsonl": jsonl_rows, "json": json_rows, "text": text_rows}
+            yield from readers[container](stream, notes)
+
+
+def _is_own_meta(given: dict[str, Any]) -> bool:
+    known = {"source", "line"} <= given.keys() <= {"source", "line", "id", "group"}
+    return known and isinstance(given["source"], str) and type(given["line"]) is int
+
+
+def _name(value: Any, key: str) -> str | None:
+    """An id or a group as text."""
+    if value is None or isinstance(value, str):
+        return value or None
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise BadRow("wrong_type", f"{key} is {kind(value)}, not a text or a number")
+    return str(value)

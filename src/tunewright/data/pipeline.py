@@ -1,0 +1,225 @@
+"""From files to the three lists a run uses, and to the receipt that accounts for every row.
+
+    prepared = prepare(["tickets.jsonl"], [], [], PrepareSettings())
+    write(prepared, run_directory.data)
+
+Steps: read, drop exact duplicates, keep what stands in given test and validation files out of train, split.
+Nothing depends on the clock or on chance: the same files and settings give the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import orjson
+from pydantic import Field, model_validator
+
+from tunewright.core.config import Section
+from tunewright.core.errors import DataError
+from tunewright.core.paths import write_json, written_atomically
+from tunewright.core.records import Example, kind_of
+from tunewright.data.canonical import to_jsonl
+from tunewright.data.keys import row_key
+from tunewright.data.load import Loaded, load
+from tunewright.data.problems import Problem, problem
+from tunewright.data.split import SIDES, Side, groups_of, leaks, split
+
+Parts = dict[Side, list[Example]]
+
+
+class SplitSettings(Section):
+    """How rows are divided where no file of its own is given."""
+
+    validation: float = Field(default=0.1, ge=0, lt=1, description="Share of groups that watch training.")
+    test: float = Field(default=0.1, ge=0, lt=1, description="Share of groups that judge the result.")
+    seed: int = Field(default=0, description="Seed of the hash that decides the side of each group.")
+    stratify: bool = Field(default=True, description="Keep at least one group of each class in train.")
+
+    @model_validator(mode="after")
+    def _leaves_something_to_train_on(self) -> SplitSettings:
+        if self.validation + self.test >= 1:
+            raise ValueError(f"validation {self.validation} and test {self.test} leave nothing to train on")
+        return self
+
+
+class PrepareSettings(Section):
+    """How files are read and divided."""
+
+    columns: dict[str, str] | None = Field(None, description="Target -> column, dotted path or template.")
+    format: str | None = Field(default=None, description="Format, instead of recognising it.")
+    group: str | None = Field(default=None, description="Key whose rows must stay on one side of the split.")
+    split: SplitSettings = SplitSettings()
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """The three lists, the rows that were left out, and the account of it all."""
+
+    train: list[Example]
+    validation: list[Example]
+    test: list[Example]
+    rejected: list[Problem]
+    receipt: dict[str, Any] = field(default_factory=dict)
+
+
+def prepare(
+    train_paths: Sequence[str | Path],
+    validation_paths: Sequence[str | Path],
+    test_paths: Sequence[str | Path],
+    settings: PrepareSettings,
+) -> Prepared:
+    """Read, reject, drop exact duplicates, separate and split; see ``docs/data.md`` for the guarantees.
+
+    Raises ``DataError`` if a file cannot be read, files differ in kind, or nothing is left to train on.
+    """
+    given: dict[Side, Sequence[str | Path]] = {
+        "train": train_paths,
+        "validation": validation_paths,
+        "test": test_paths,
+    }
+    loaded = {side: _load(paths, settings) for side, paths in given.items()}
+    parts: Parts = {side: loaded[side].examples for side in SIDES}
+    _one_kind(parts)
+    rejected = [p for side in SIDES for p in loaded[side].rejected]
+    rows_in = sum(f.rows for data in loaded.values() for f in data.files)
+    steps = [_step("read", rows_in, rejected)]
+
+    for name, action in (("duplicates", _without_duplicates), ("separate", _separated)):
+        before = sum(map(len, parts.values()))
+        parts, dropped = action(parts)
+        steps.append(_step(name, before, dropped))
+        rejected += dropped
+    if not parts["train"]:
+        raise DataError(f"no row is left to train on: {rows_in} read, {len(rejected)} rejected, see why")
+    parts, notes = _divided(parts, given, settings.split)
+
+    rows_out = sum(map(len, parts.values()))
+    assert rows_in == rows_out + len(rejected), f"{rows_in} rows in, {rows_out} out, {len(rejected)} rejected"
+    receipt = {
+        "rows_in": rows_in,
+        "rows_out": rows_out,
+        "rejected": len(rejected),
+        "kind": kind_of(parts["train"][0]),
+        "steps": steps,
+        "repaired": _counts([p for d in loaded.values() for p in d.problems if p.action == "repaired"]),
+        "splits": {side: _described(parts[side]) for side in SIDES},
+        "notes": notes,
+        "settings": settings.model_dump(),
+        "files": [{"used_for": side, **asdict(facts)} for side in SIDES for facts in loaded[side].files],
+    }
+    return Prepared(parts["train"], parts["validation"], parts["test"], rejected, receipt)
+
+
+def write(prepared: Prepared, directory: str | Path) -> None:
+    """Write train, validation, test and rejected ``.jsonl`` and, last, ``receipt.json``; each atomically."""
+    directory = Path(directory)
+    for side in SIDES:
+        _write_bytes(directory / f"{side}.jsonl", to_jsonl(getattr(prepared, side)))
+    lines = [orjson.dumps(_rejection(p)) + b"\n" for p in prepared.rejected]
+    _write_bytes(directory / "rejected.jsonl", b"".join(lines))
+    write_json(directory / "receipt.json", prepared.receipt)
+
+
+def _rejection(p: Problem) -> dict[str, Any]:
+    return {"source": p.source, "line": p.line, "reason": p.reason, "detail": p.detail}
+
+
+def _load(paths: Sequence[str | Path], settings: PrepareSettings) -> Loaded:
+    return load(paths, columns=settings.columns, format=settings.format, group=settings.group)
+
+
+def _one_kind(parts: Parts) -> None:
+    """One run trains on one kind of example; a mixture is a mistake in the list of files."""
+    first: dict[str, str] = {}
+    for side in SIDES:
+        for example in parts[side]:
+            first.setdefault(kind_of(example), example.meta.where())
+    if len(first) > 1:
+        found = ", ".join(f"{kind} ({where})" for kind, where in first.items())
+        raise DataError(f"the files hold different kinds of rows: {found}; prepare each kind by itself")
+
+
+def _without_duplicates(parts: Parts) -> tuple[Parts, list[Problem]]:
+    """Drop rows that are equal after normalisation within a part; the first is kept."""
+    kept: Parts = {side: [] for side in SIDES}
+    dropped = []
+    for side in SIDES:
+        seen: dict[bytes, str] = {}
+        for example in parts[side]:
+            key = row_key(example)
+            if key in seen:
+                dropped.append(problem(*_place(example), "duplicate", f"equal to {seen[key]}"))
+            else:
+                seen[key] = example.meta.where()
+                kept[side].append(example)
+    return kept, dropped
+
+
+def _separated(parts: Parts) -> tuple[Parts, list[Problem]]:
+    """Drop what shares a group with test from train and validation, and with validation from train."""
+    rows = [(side, example) for side in reversed(SIDES) for example in parts[side]]
+    leaders = groups_of([example for _, example in rows])
+    kept: Parts = {side: [] for side in SIDES}
+    dropped = []
+    for (side, example), leader in zip(rows, leaders, strict=True):
+        home, first = rows[leader]
+        if home == side:
+            kept[side].append(example)
+        else:
+            reason = "in_test" if home == "test" else "in_validation"
+            dropped.append(problem(*_place(example), reason, f"shares a group with {first.meta.where()}"))
+    return kept, dropped
+
+
+def _divided(
+    parts: Parts, given: dict[Side, Sequence[str | Path]], settings: SplitSettings
+) -> tuple[Parts, list[str]]:
+    """Split off from train what no file was given for."""
+    notes = [
+        f"{side}: the share {getattr(settings, side)} was not used, because files were given"
+        for side in SIDES[1:]
+        if given[side] and getattr(settings, side)
+    ]
+    notes += [
+        f"{side}: files were given, but none of their rows is left"
+        for side in SIDES[1:]
+        if given[side] and not parts[side]
+    ]
+    validation = 0.0 if given["validation"] else settings.validation
+    test = 0.0 if given["test"] else settings.test
+    result = split(
+        parts["train"], validation=validation, test=test, seed=settings.seed, stratify=settings.stratify
+    )
+    assert not (found := leaks(result)), f"the split leaks: {found[:3]}"
+    divided: Parts = {
+        "train": result.train,
+        "validation": parts["validation"] or result.validation,
+        "test": parts["test"] or result.test,
+    }
+    return divided, notes + list(result.notes)
+
+
+def _place(example: Example) -> tuple[str, int]:
+    return example.meta.source, example.meta.line
+
+
+def _counts(problems: Sequence[Problem]) -> dict[str, int]:
+    return dict(sorted(Counter(p.reason for p in problems).items()))
+
+
+def _step(name: str, rows: int, dropped: Sequence[Problem]) -> dict[str, Any]:
+    return {"step": name, "in": rows, "out": rows - len(dropped), "rejected": _counts(dropped)}
+
+
+def _described(examples: Sequence[Example]) -> dict[str, Any]:
+    return {"rows": len(examples), "sha256": hashlib.sha256(to_jsonl(examples)).hexdigest()}
+
+
+def _write_bytes(path: Path, content: bytes) -> None:
+    with written_atomically(path) as temporary:
+        temporary.write_bytes(content)

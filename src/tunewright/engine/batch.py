@@ -1,0 +1,71 @@
+"""Rendered sequences laid end to end: ``Tokens`` -> ``Batch``, without padding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from tunewright.core.records import Tokens
+from tunewright.objectives.base import Batch, Segment, Targets
+
+
+class _Builder:
+    """Collects flat lists; a branch starts where its prefix ends and may predict from the prefix's last token."""
+
+    def __init__(self) -> None:
+        self.ids: list[int] = []
+        self.positions: list[int] = []
+        self.segments: list[Segment] = []
+        self.source: list[int] = []
+        self.target_ids: list[int] = []
+        self.weights: list[float] = []
+        self.target_segment: list[int] = []
+        self.extras: list[dict[str, float]] = []
+
+    def add(
+        self, tokens: Tokens, parent: int | None = None, last: int | None = None, position: int = 0
+    ) -> None:
+        start, segment = len(self.ids), len(self.segments)
+        self.segments.append(Segment(start, len(tokens.ids), parent))
+        self.extras.append(tokens.extras)
+        self.ids += tokens.ids
+        self.positions += range(position, position + len(tokens.ids))
+        for i, (token, weight) in enumerate(zip(tokens.ids, tokens.weights, strict=True)):
+            before = start + i - 1 if i else last
+            if weight and before is not None:
+                self.source.append(before)
+                self.target_ids.append(token)
+                self.weights.append(weight)
+                self.target_segment.append(segment)
+        for branch in tokens.branches:
+            assert parent is None, "a branch of a branch: attention knows one parent only"
+            self.add(
+                branch, segment, len(self.ids[: start + len(tokens.ids)]) - 1, position + len(tokens.ids)
+            )
+
+
+def build_batch(
+    sequences: Sequence[Tokens], rows: Sequence[int] = (), device: torch.device | str = "cpu"
+) -> Batch:
+    """Pack ``sequences`` into one batch; ``rows`` are their indices in the data set, for messages."""
+    builder = _Builder()
+    for tokens in sequences:
+        builder.add(tokens)
+    names = sorted({name for extras in builder.extras for name in extras})
+    return Batch(
+        ids=torch.tensor(builder.ids, dtype=torch.long, device=device),
+        positions=torch.tensor(builder.positions, dtype=torch.long, device=device),
+        segments=tuple(builder.segments),
+        targets=Targets(
+            torch.tensor(builder.source, dtype=torch.long, device=device),
+            torch.tensor(builder.target_ids, dtype=torch.long, device=device),
+            torch.tensor(builder.weights, dtype=torch.float32, device=device),
+            torch.tensor(builder.target_segment, dtype=torch.long, device=device),
+        ),
+        extras={
+            name: torch.tensor([e.get(name, float("nan")) for e in builder.extras], device=device)
+            for name in names
+        },
+        rows=tuple(rows),
+    )

@@ -1,0 +1,345 @@
+"""The one training loop. It steps, evaluates, checkpoints and stops; it knows no objective and no adapter.
+
+One step: every micro-batch adds its summed loss; the gradient is divided once by the global count of
+weighted tokens. So the gradient does not depend on how a step is cut into micro-batches.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from tunewright.core import events
+from tunewright.core.errors import TrainError
+from tunewright.core.hashing import seed_from
+from tunewright.core.records import Tokens
+from tunewright.data.pack import Step, plan_epoch
+from tunewright.engine import checkpoint
+from tunewright.engine.batch import build_batch
+from tunewright.engine.memory import resident_mb
+from tunewright.engine.optim import adamw, load_optimizer_state, optimizer_state, set_rate
+from tunewright.engine.schedule import Kind, rate_at
+from tunewright.engine.stop import Progress, Watch
+from tunewright.objectives.base import Batch, Forward, Objective
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """How to step. ``every`` and ``save_every`` count steps; ``save_every`` 0 saves only when it evaluates."""
+
+    epochs: int
+    learning_rate: float
+    tokens_per_step: int
+    micro_tokens: int
+    max_steps: int | None = None
+    schedule: Kind = "cosine"
+    warmup: float = 0.05
+    weight_decay: float = 0.01
+    betas: tuple[float, float] = (0.9, 0.95)
+    clip_norm: float = 1.0
+    seed: int = 0
+    every: int = 0
+    save_every: int = 0
+    keep: int = 2
+    watch: Watch = Watch()
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to train: the model as a module and as a ``Forward``, the objective, and rendered sequences."""
+
+    model: nn.Module
+    forward: Forward
+    objective: Objective
+    train: Sequence[Tokens]
+    validation: Sequence[Tokens] = ()
+    task_metrics: Callable[[], dict[str, float]] | None = None
+    names: Callable[[int], str] = str  # row index -> "file:line", for messages
+
+
+@dataclass
+class State:
+    """Where training stands; all of it is in every checkpoint."""
+
+    step: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    loss_since: list[float] = field(default_factory=list)  # losses since the last evaluation
+    progress: Progress = Progress()
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """How it ended. The model holds the weights of ``best_step``."""
+
+    step: int
+    best_step: int
+    tokens: int
+    seconds: float
+    reason: str
+    best: float | None
+    overfitting: bool
+
+
+class Planned(NamedTuple):
+    """One step of the run: its micro-batches as row indices, its tokens, and the epochs done after it."""
+
+    micro: Step
+    tokens: int
+    epoch: float
+
+
+def steps_in_order(train: Sequence[Tokens], settings: FitSettings) -> list[Planned]:
+    """Every step of the run; a pure function of the sizes of the sequences and of the settings."""
+    sizes = [t.size for t in train]
+    plan: list[Planned] = []
+    for epoch in range(settings.epochs):
+        steps = plan_epoch(
+            sizes,
+            seed=settings.seed,
+            epoch=epoch,
+            tokens_per_step=settings.tokens_per_step,
+            micro_tokens=settings.micro_tokens,
+        )
+        for done, step in enumerate(steps, start=1):
+            tokens = sum(sizes[row] for rows in step for row in rows)
+            plan.append(Planned(step, tokens, round(epoch + done / len(steps), 4)))
+        if settings.max_steps and len(plan) >= settings.max_steps:
+            return plan[: settings.max_steps]
+    return plan
+
+
+class Fit:
+    """One run of the loop; ``run()`` does everything, the other methods are its parts."""
+
+    def __init__(self, job: Job, settings: FitSettings, checkpoints: Path, observe: events.Observer) -> None:
+        self.job, self.settings, self.checkpoints, self.observe = job, settings, checkpoints, observe
+        self.parameters = {n: p for n, p in job.model.named_parameters() if p.requires_grad}
+        self.optimizer = adamw(self.parameters, weight_decay=settings.weight_decay, betas=settings.betas)
+        self.plan = steps_in_order(job.train, settings)
+        self.state = State()
+        self.device = next(iter(self.parameters.values())).device
+
+    def run(self) -> FitResult:
+        """Train to the end of the plan, or until the watch says stop; restore the best weights."""
+        self.resume()
+        if self.state.step == 0:
+            self.evaluate(0)
+        self.observe(events.Started(self.state.step, len(self.plan), asdict(self.settings)))
+        reason = f"all {len(self.plan)} steps done"
+        self.job.model.train()
+        while self.state.step < len(self.plan):
+            if self.state.progress.exhausted(self.settings.watch):
+                reason = self._patience_reason()
+                break
+            self.advance()
+        self.job.model.eval()
+        best_step = self.restore_best()
+        self.observe(events.Ended(self.state.step, reason, best_step))
+        p = self.state.progress
+        return FitResult(
+            self.state.step,
+            best_step,
+            self.state.tokens,
+            self.state.seconds,
+            reason,
+            p.best,
+            p.warned or p.overfitting,
+        )
+
+    def advance(self) -> None:
+        """One step of the plan, then whatever is due after it."""
+        state, settings = self.state, self.settings
+        planned = self.plan[state.step]
+        state.step += 1
+        begun = time.perf_counter()
+        torch.manual_seed(seed_from(settings.seed, "step", state.step))
+        rate = rate_at(state.step, len(self.plan), settings.learning_rate, settings.schedule, settings.warmup)
+        set_rate(self.optimizer, rate)
+        batches = [self.batch(rows) for rows in planned.micro]
+        loss, norm, metrics = train_step(
+            batches, self.job, list(self.parameters.values()), self.optimizer, settings.clip_norm, self._where
+        )
+        state.seconds += time.perf_counter() - begun
+        state.tokens += planned.tokens
+        state.loss_since.append(loss)
+        speed = state.tokens / state.seconds
+        self.observe(
+            events.StepEnd(
+                step=state.step,
+                total_steps=len(self.plan),
+                epoch=planned.epoch,
+                loss=loss,
+                learning_rate=rate,
+                grad_norm=norm,
+                tokens=state.tokens,
+                tokens_per_second=speed,
+                seconds_left=sum(p.tokens for p in self.plan[state.step :]) / speed,
+                memory_mb=resident_mb(self.device),
+                metrics=metrics,
+            )
+        )
+        self._due()
+
+    def batch(self, rows: Sequence[int], validation: bool = False) -> Batch:
+        """The packed batch of these rows."""
+        source = self.job.validation if validation else self.job.train
+        return build_batch([source[i] for i in rows], rows, self.device)
+
+    def evaluate(self, step: int) -> None:
+        """Measure validation loss and the task metrics, update the watch, keep the best."""
+        if not self.job.validation:
+            return
+        self.job.model.eval()
+        metrics = {"validation_loss": self._validation_loss()}
+        if self.job.task_metrics is not None:
+            metrics |= self.job.task_metrics()
+        self.job.model.train()
+        state = self.state
+        train = sum(state.loss_since) / len(state.loss_since) if state.loss_since else None
+        before = state.progress.best_step
+        state.progress = state.progress.update(self.settings.watch, step, metrics, train)
+        state.loss_since = []
+        better = state.progress.best_step == step and (step == 0 or before != step)
+        self.observe(events.EvalEnd(step, metrics, better))
+        if state.progress.overfitting and not state.progress.warned:
+            state.progress = replace(state.progress, warned=True)
+            self.observe(
+                events.Warned(
+                    step,
+                    "overfitting: validation loss has risen twice in a row while training loss fell;"
+                    f" the checkpoint of step {state.progress.best_step} is kept. Fewer epochs, more data or a"
+                    " smaller rank would help.",
+                )
+            )
+        self.save()
+
+    def save(self) -> None:
+        """Write a checkpoint of this step, then drop those no longer needed."""
+        state = self.state
+        facts = asdict(state)
+        path = checkpoint.save(
+            self.checkpoints,
+            checkpoint.Snapshot(
+                facts.pop("step"),
+                {n: p.detach().cpu() for n, p in self.parameters.items()},
+                optimizer_state(self.optimizer, self.parameters),
+                facts,
+            ),
+        )
+        recent = list(checkpoint.steps(self.checkpoints))[-self.settings.keep :]
+        checkpoint.prune(self.checkpoints, {*recent, state.progress.best_step})
+        self.observe(events.Saved(state.step, str(path)))
+
+    def resume(self) -> None:
+        """Go on from the newest checkpoint that verifies; say which ones do not."""
+        path, problems = checkpoint.newest(self.checkpoints)
+        for problem in problems:
+            self.observe(events.Warned(0, f"damaged checkpoint passed over: {problem}"))
+        if path is None:
+            return
+        snapshot = checkpoint.load(path)
+        self._put(snapshot.weights)
+        load_optimizer_state(self.optimizer, self.parameters, snapshot.optimizer)
+        facts = dict(snapshot.state)
+        progress = {k: tuple(v) if isinstance(v, list) else v for k, v in facts.pop("progress").items()}
+        self.state = State(step=snapshot.step, progress=Progress(**progress), **facts)
+
+    def restore_best(self) -> int:
+        """Put the best weights back; without validation the last ones are the best there are."""
+        if not self.job.validation:
+            return self.state.step
+        best = self.state.progress.best_step
+        self._put(checkpoint.load(self.checkpoints / f"step-{best}").weights)
+        return best
+
+    def _due(self) -> None:
+        step, settings, last = self.state.step, self.settings, len(self.plan)
+        if self.job.validation and (step == last or (settings.every and step % settings.every == 0)):
+            self.evaluate(step)
+        elif step == last or (settings.save_every and step % settings.save_every == 0):
+            self.save()
+
+    def _validation_loss(self) -> float:
+        sizes = [t.size for t in self.job.validation]
+        budget = self.settings.micro_tokens
+        packs = plan_epoch(sizes, seed=0, epoch=0, tokens_per_step=sum(sizes), micro_tokens=budget)
+        total = count = 0.0
+        with torch.no_grad():
+            for rows in (rows for step in packs for rows in step):
+                out = self.job.objective.loss(self.job.forward, self.batch(rows, validation=True))
+                total, count = total + float(out.total), count + float(out.count)
+        if not math.isfinite(total):
+            raise TrainError(f"validation loss is {total} at step {self.state.step}; training cannot go on")
+        return total / count
+
+    def _put(self, weights: dict[str, torch.Tensor]) -> None:
+        if weights.keys() != self.parameters.keys():
+            odd = sorted(weights.keys() ^ self.parameters.keys())[:3]
+            raise TrainError(f"the checkpoint holds other parameters than this run trains, for example {odd}")
+        with torch.no_grad():
+            for name, parameter in self.parameters.items():
+                parameter.copy_(weights[name])
+
+    def _where(self, rows: Sequence[int]) -> str:
+        names = [self.job.names(r) for r in rows[:8]]
+        return f"step {self.state.step}, rows {', '.join(names)}" + (" …" if len(rows) > 8 else "")
+
+    def _patience_reason(self) -> str:
+        watch, p = self.settings.watch, self.state.progress
+        return f"{watch.metric} has not improved for {p.waited} evaluations (best {p.best:.4g} at step {p.best_step})"
+
+
+def train_step(
+    batches: Sequence[Batch],
+    job: Job,
+    parameters: list[nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    clip_norm: float,
+    where: Callable[[Sequence[int]], str],
+) -> tuple[float, float, dict[str, float]]:
+    """One update over ``batches``: (mean loss, gradient norm before clipping, mean metrics).
+
+    Raises ``TrainError`` at the first non-finite loss or gradient; the update is then not applied.
+    """
+    total = count = 0.0
+    sums: dict[str, float] = {}
+    for batch in batches:
+        out = job.objective.loss(job.forward, batch)
+        value = float(out.total.detach())
+        if not math.isfinite(value):
+            raise TrainError(
+                f"the loss is {value} at {where(batch.rows)}; the update was not applied."
+                " Lower train.learning_rate, or set model.dtype=float32"
+            )
+        out.total.backward()
+        total, count = total + value, count + float(out.count)
+        for name, metric in out.metrics.items():
+            sums[name] = sums.get(name, 0.0) + float(metric)
+    if count == 0:
+        raise TrainError(f"nothing to learn in {where(batches[0].rows)}: no token has a weight")
+    norm = scale_and_clip(parameters, 1.0 / count, clip_norm)
+    if not math.isfinite(norm):
+        raise TrainError(
+            f"the gradient norm is {norm} at {where(batches[0].rows)}; the update was not applied"
+        )
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return total / count, norm, {name: value / count for name, value in sums.items()}
+
+
+def scale_and_clip(parameters: list[nn.Parameter], scale: float, max_norm: float) -> float:
+    """Multiply all gradients by ``scale``, then shrink them to ``max_norm`` if longer; returns the norm between."""
+    grads = [p.grad for p in parameters if p.grad is not None]
+    torch._foreach_mul_(grads, scale)
+    norm = float(torch.nn.utils.get_total_norm(grads))
+    if max_norm > 0 and math.isfinite(norm) and norm > max_norm:
+        torch._foreach_mul_(grads, max_norm / norm)
+    return norm

@@ -1,0 +1,132 @@
+"""Attention over packed documents: each segment sees itself and its parent prefix, nothing else.
+
+Registered with transformers under one name. A call that carries ``segments`` is packed; any other call
+(generation) is the ordinary masked attention. No tokens x tokens mask is ever built for a packed batch.
+
+Shapes: query (1, Hq, T, D), key and value (1, Hk, T, D); the result is (1, T, Hq, D).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+NAME = "tunewright"
+PLAIN_UP_TO = 512  # below this length two matrix products and a softmax beat the fused CPU kernel in bf16
+
+
+def attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    segments: Sequence[tuple[int, int, int | None]] | None = None,
+    **kwargs: object,
+) -> tuple[Tensor, None]:
+    """The attention function that every layer calls, in the form transformers expects."""
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    if segments is not None:
+        return packed_attention(query, key, value, segments, scale, sliding_window, softcap, dropout), None
+    if softcap is not None:  # the fused kernels know no soft cap
+        mask = _as_bool(attention_mask)
+        if mask is None and query.shape[2] > 1:  # transformers leaves out a mask that would only be causal
+            mask = _causal(query.shape[2], key.shape[2], None, query.device)
+        out = _plain(query, key, value, mask, scale, softcap, dropout)
+        return out.transpose(1, 2).contiguous(), None
+    return sdpa_attention_forward(
+        module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
+    )
+
+
+def packed_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    segments: Sequence[tuple[int, int, int | None]],
+    scale: float,
+    window: int | None = None,
+    softcap: float | None = None,
+    dropout: float = 0.0,
+) -> Tensor:
+    """Causal attention within each ``(start, length, parent)`` segment; (1, T, Hq, D)."""
+    pieces = []
+    for start, length, parent in segments:
+        rows = slice(start, start + length)
+        q, k, v = query[:, :, rows], key[:, :, rows], value[:, :, rows]
+        if parent is not None:
+            prefix = slice(segments[parent][0], segments[parent][0] + segments[parent][1])
+            k, v = torch.cat([key[:, :, prefix], k], 2), torch.cat([value[:, :, prefix], v], 2)
+        pieces.append(_one_segment(q, k, v, scale, window, softcap, dropout))
+    return torch.cat([p.transpose(1, 2) for p in pieces], dim=1)
+
+
+def _one_segment(
+    q: Tensor, k: Tensor, v: Tensor, scale: float, window: int | None, softcap: float | None, dropout: float
+) -> Tensor:
+    keys, queries = k.shape[2], q.shape[2]
+    narrow = window is not None and keys > window
+    if softcap is not None or (q.device.type == "cpu" and keys <= PLAIN_UP_TO):
+        return _plain(
+            q, k, v, _causal(queries, keys, window if narrow else None, q.device), scale, softcap, dropout
+        )
+    mask = _causal(queries, keys, window if narrow else None, q.device) if narrow or keys > queries else None
+    return F.scaled_dot_product_attention(
+        q,
+        k,
+        v,
+        attn_mask=mask,
+        dropout_p=dropout,
+        is_causal=mask is None,
+        scale=scale,
+        enable_gqa=q.shape[1] != k.shape[1],
+    )
+
+
+def _plain(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, softcap: float | None, dropout: float
+) -> Tensor:
+    """Two products and a softmax; heads that share keys are stacked so keys are never repeated."""
+    B, Hq, T, D = q.shape
+    Hk = k.shape[1]
+    group = Hq // Hk
+    scores = torch.matmul((q * scale).reshape(B, Hk, group * T, D), k.transpose(2, 3)).float()
+    scores = scores.view(B, Hk, group, T, -1)
+    if softcap is not None:
+        scores = softcap * torch.tanh(scores / softcap)
+    if mask is not None:
+        mask = mask if mask.dim() == 2 else mask.unsqueeze(2)
+        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+    weights = F.dropout(scores.softmax(-1), dropout, training=dropout > 0)
+    out = torch.matmul(weights.to(v.dtype).view(B, Hk, group * T, -1), v)
+    return out.view(B, Hq, T, D)
+
+
+def _causal(queries: int, keys: int, window: int | None, device: torch.device) -> Tensor:
+    """(queries, keys) bool: the last query sees the last key; ``window`` counts the query's own position."""
+    distance = (
+        torch.arange(keys - queries, keys, device=device)[:, None] - torch.arange(keys, device=device)[None]
+    )
+    seen = distance >= 0
+    return seen if window is None else seen & (distance < window)
+
+
+def _as_bool(mask: Tensor | None) -> Tensor | None:
+    if mask is None or mask.dtype == torch.bool:
+        return mask
+    return mask >= 0
+
+
+AttentionInterface.register(NAME, attention)
+AttentionMaskInterface.register(NAME, sdpa_mask)

@@ -1,0 +1,111 @@
+"""The model as an objective sees it: hidden states and log-probabilities of a packed batch."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tunewright.core.errors import ModelError
+from tunewright.models.attention import NAME
+from tunewright.models.head import Head
+
+
+def causal_lm(model: nn.Module) -> Any:
+    """The transformers model inside an adapter's wrapper, or the model itself."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
+
+
+class ModelForward:
+    """Implements ``objectives.base.Forward`` over a transformers causal language model.
+
+    ``compute`` is the number format of matrix products; weights kept in float32 for training are cast on the
+    fly. ``neftune`` > 0 adds uniform noise to the embeddings in training (Jain et al. 2023, arXiv 2310.05914).
+    """
+
+    def __init__(
+        self, model: nn.Module, *, compute: torch.dtype = torch.float32, neftune: float = 0.0
+    ) -> None:
+        self.model = model
+        self.neftune = neftune
+        self.compute = compute
+        lm = causal_lm(model)
+        self.device = next(lm.parameters()).device
+        self._lm = lm
+        self._decoder = lm.base_model
+        self._mixed = compute != torch.float32 and any(
+            p.dtype == torch.float32 and p.requires_grad and p.dim() > 1 and "lora_" not in name
+            for name, p in lm.named_parameters()
+        )
+        lm.set_attn_implementation(NAME)
+        self.head, self.plain = _probe_head(lm, self._decoder, self.device, self._autocast)
+
+    def hidden(self, batch: Any) -> Tensor:
+        """Last hidden states, (T, H)."""
+        inputs = {"input_ids": batch.ids[None]}
+        if self.neftune > 0 and self.model.training:
+            inputs = {"inputs_embeds": self._noisy_embeddings(batch)[None]}
+        with self._autocast():
+            out = self._decoder(**inputs, **_packed(batch))
+        return out.last_hidden_state[0]
+
+    def logprobs(self, batch: Any) -> Tensor:
+        """log p of each target, (N,) float32."""
+        source, ids = batch.targets.source, batch.targets.ids
+        if self.plain:
+            with self._autocast():
+                logits = self._lm(input_ids=batch.ids[None], logits_to_keep=source, **_packed(batch)).logits[
+                    0
+                ]
+            return logits.float().log_softmax(-1).gather(1, ids[:, None])[:, 0]
+        hidden = self.hidden(batch)[source]
+        return self.head.logprobs(hidden.to(self.compute), ids)
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        return torch.autocast(self.device.type, self.compute) if self._mixed else nullcontext()
+
+    def _noisy_embeddings(self, batch: Any) -> Tensor:
+        embedded: Tensor = self._lm.get_input_embeddings()(batch.ids)
+        lengths = torch.cat([torch.full((n,), float(n)) for _, n, _ in batch.segments]).to(embedded.device)
+        bound = self.neftune / (lengths * embedded.shape[-1]).sqrt()
+        noise = torch.rand(embedded.shape, device=embedded.device) * 2 - 1
+        return embedded + (noise * bound[:, None]).to(embedded.dtype)
+
+
+def _packed(batch: Any) -> dict[str, Any]:
+    # A mask that is already four-dimensional is passed through untouched, so none is built from the positions.
+    return {
+        "position_ids": batch.positions[None],
+        "attention_mask": batch.ids.new_ones((1, 1, 1, 1), dtype=torch.bool),
+        "use_cache": False,
+        "segments": batch.segments,
+    }
+
+
+def _probe_head(lm: Any, decoder: nn.Module, device: torch.device, autocast: Any) -> tuple[Head, bool]:
+    """Read the head's form from the config and check it against the model's own logits on a few tokens.
+
+    Returns the head and whether it must *not* be used (the model's own forward is then the way).
+    """
+    config, layer = lm.config, lm.get_output_embeddings()
+    if layer is None:
+        raise ModelError(f"{type(lm).__name__} has no output layer; load a causal language model")
+    if not isinstance(layer, nn.Linear):
+        return Head(next(lm.parameters())), True
+    scale = float(getattr(config, "logit_scale", None) or 1.0) / float(
+        getattr(config, "logits_scaling", None) or 1.0
+    )
+    head = Head(layer.weight, layer.bias, scale, getattr(config, "final_logit_softcapping", None))
+    ids = torch.arange(1, 6, device=device)[None] % lm.config.get_text_config().vocab_size
+    was_training = lm.training
+    lm.eval()
+    with torch.no_grad(), autocast():
+        own = lm(input_ids=ids, use_cache=False).logits[0].float()
+        hidden = decoder(input_ids=ids, use_cache=False).last_hidden_state[0]
+        ours = head.logits(hidden.to(layer.weight.dtype))
+    lm.train(was_training)
+    tolerance = 1e-4 if layer.weight.dtype == torch.float32 and hidden.dtype == torch.float32 else 0.05
+    same = torch.allclose(own, ours, rtol=tolerance, atol=tolerance * own.abs().max().item())
+    return head, not same

@@ -1,0 +1,140 @@
+"""Keys and values of the rows in flight: cheap to extend by one token, to cut, to join and to branch.
+
+Rows are right-aligned: all end in the same column, shorter ones begin with unused columns (zeros, masked).
+The distance between two columns is then the distance between two tokens, so the causal, sliding-window and
+chunked masks that transformers builds from a 2-D mask are right for every row.
+No layer drops old tokens, not even those with a sliding window (their mask hides them): a row may therefore
+be cut from any batch, joined to any other, or branched off a shared prefix, at the price of memory for hidden
+tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import Cache, DynamicLayer
+
+ROOM = (
+    64  # free columns made whenever a buffer is allocated: a full copy every 64 tokens instead of every token
+)
+
+
+class RoomyLayer(DynamicLayer):  # type: ignore[no-untyped-call]
+    """One layer; ``keys`` and ``values`` (B, heads, W, dim) are views of buffers with free columns behind."""
+
+    def __init__(self, **kwargs: object) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._buffers: tuple[Tensor, Tensor] | None = None
+
+    def hold(self, keys: Tensor, values: Tensor, used: int) -> None:
+        """Take over buffers (B, heads, columns, dim) whose first ``used`` columns are filled."""
+        if not self.is_initialized:
+            self.lazy_initialization(keys, values)
+        self._buffers = keys, values
+        self.keys, self.values = keys[:, :, :used], values[:, :, :used]
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
+    ) -> tuple[Tensor, Tensor]:
+        """Append columns (B, heads, new, dim); returns all keys and values."""
+        used, (keys, values) = self.get_seq_length(), self._buffers or (None, None)
+        keys, values = _appended(keys, used, key_states), _appended(values, used, value_states)
+        end = used + key_states.shape[2]
+        self.hold(keys, values, end)
+        return keys[:, :, :end], values[:, :, :end]
+
+    def reset(self) -> None:
+        super().reset()
+        self._buffers = None
+
+
+def empty_cache() -> Cache:
+    """A cache without tokens; its layers appear as the model runs."""
+    return Cache(layer_class_to_replicate=RoomyLayer)
+
+
+def cache_of(other: Cache) -> Cache:
+    """A cache of this kind with what another one holds."""
+    result = empty_cache()
+    layer: Any
+    for index, layer in enumerate(other.layers):
+        result.update(layer.keys, layer.values, index)
+    return result
+
+
+def branched(prefix: Cache, shifts: Tensor, room: int) -> Cache:
+    """``prefix`` (one row of P columns) once per entry of ``shifts`` (B,), moved right by that many columns.
+
+    What is moved out on the right is lost; the columns freed on the left hold copies of the first token and
+    must be masked. ``room`` columns are left free.
+    """
+    width = prefix.get_seq_length()
+    columns = (torch.arange(width, device=shifts.device) - shifts[:, None]).clamp_(min=0)
+
+    def moved(states: Tensor) -> Tensor:
+        buffer = states.new_empty(len(shifts), states.shape[1], width + room, states.shape[3])
+        buffer[:, :, :width] = states[0][:, columns.to(states.device)].transpose(0, 1)
+        return buffer
+
+    result = empty_cache()
+    source: Any
+    for source in prefix.layers:
+        layer = RoomyLayer()
+        layer.hold(moved(source.keys), moved(source.values), width)
+        result.layers.append(layer)
+    return result
+
+
+def joined(parts: Sequence[tuple[Cache, list[int], int]]) -> Cache:
+    """One cache out of the named rows (repeats allowed) of several, each cut to its last ``width`` columns.
+
+    ``parts`` are (cache, rows, width). The sources are emptied layer by layer, so that the peak is one cache
+    and one layer.
+    """
+    result, used = empty_cache(), max(width for _, _, width in parts)
+    for index in range(len(parts[0][0].layers)):
+        sources: list[Any] = [cache.layers[index] for cache, _, _ in parts]
+        places = [(rows, width) for _, rows, width in parts]
+        layer = RoomyLayer()
+        layer.hold(
+            _stacked([source.keys for source in sources], places),
+            _stacked([source.values for source in sources], places),
+            used,
+        )
+        result.layers.append(layer)
+        for source in sources:
+            source.reset()
+    return result
+
+
+def _appended(buffer: Tensor | None, used: int, states: Tensor) -> Tensor:
+    """``buffer`` with ``states`` written behind its first ``used`` columns; a larger one if need be."""
+    end = used + states.shape[2]
+    if buffer is None or end > buffer.shape[2]:
+        larger = states.new_empty(*states.shape[:2], end + ROOM, states.shape[3])
+        if buffer is not None:
+            larger[:, :, :used] = buffer[:, :, :used]
+        buffer = larger
+    buffer[:, :, used:end] = states
+    return buffer
+
+
+def _stacked(pieces: Sequence[Tensor], places: Sequence[tuple[list[int], int]]) -> Tensor:
+    """Rows of several (B, heads, W, dim) tensors below each other, right-aligned, free columns behind.
+
+    ``places`` are (rows, width) of each piece. What lies left of a short row is zero, which matters: a masked
+    column has weight 0, and 0 times a stray NaN is NaN.
+    """
+    first, used = pieces[0], max(width for _, width in places)
+    count = sum(len(rows) for rows, _ in places)
+    buffer = first.new_empty(count, first.shape[1], used + ROOM, first.shape[3])
+    start = 0
+    for states, (rows, width) in zip(pieces, places, strict=True):
+        target = buffer[start : start + len(rows), :, :used]
+        target[:, :, : used - width] = 0
+        target[:, :, used - width :] = states[torch.tensor(rows, device=states.device), :, -width:]
+        start += len(rows)
+    return buffer

@@ -1,0 +1,71 @@
+"""Which device and which number format this machine should compute in, and why."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from tunewright.core.errors import ConfigError
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+class Precision(NamedTuple):
+    """Where and in what format the model computes; ``reason`` is said aloud."""
+
+    device: torch.device
+    dtype: torch.dtype
+    reason: str
+
+
+def choose(device: str = "auto", dtype: str = "auto") -> Precision:
+    """Resolve ``auto``: CUDA, then MPS, then CPU; bfloat16 where the hardware multiplies it natively."""
+    chosen = torch.device(_best_device() if device == "auto" else device)
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("model.device is 'cuda' but torch sees no CUDA device; use 'auto' or 'cpu'")
+    if dtype != "auto":
+        if dtype not in DTYPES:
+            raise ConfigError(f"model.dtype {dtype!r} is not one of auto, {', '.join(DTYPES)}")
+        return Precision(chosen, DTYPES[dtype], f"{dtype} on {chosen.type}, as the recipe says")
+    native, why = _bfloat16_support(chosen)
+    name = "bfloat16" if native else "float32"
+    return Precision(chosen, DTYPES[name], f"{name} on {chosen.type}: {why}")
+
+
+def use_all_cores() -> int:
+    """Let torch use every core this process may run on; returns their number."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    torch.set_num_threads(cores)
+    return cores
+
+
+def _best_device() -> str:
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _bfloat16_support(device: torch.device) -> tuple[bool, str]:
+    if device.type == "cuda":
+        native = torch.cuda.get_device_capability(device) >= (8, 0)
+        return native, "the GPU has bf16 units" if native else "this GPU has no bf16 units"
+    if device.type == "mps":
+        return False, "bf16 is slow on this device"
+    flags = _cpu_flags()
+    for flag in ("amx_bf16", "avx512_bf16"):
+        if flag in flags:
+            return True, f"the CPU has {flag}"
+    return False, "the CPU has no bf16 instructions"
+
+
+def _cpu_flags() -> frozenset[str]:
+    info = Path("/proc/cpuinfo")
+    if not info.exists():
+        return frozenset()
+    for line in info.read_text().splitlines():
+        if line.startswith("flags"):
+            return frozenset(line.partition(":")[2].split())
+    return frozenset()

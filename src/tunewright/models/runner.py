@@ -1,0 +1,136 @@
+"""One model as generation sees it: what it can take, and the logits behind the last column of a batch."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from peft import PeftModel
+from torch import Tensor, nn
+from transformers.cache_utils import Cache
+
+from tunewright.core.errors import ModelError
+from tunewright.models.kvcache import cache_of, empty_cache
+
+ATTENTION_LAYERS = {"full_attention", "sliding_attention", "chunked_attention"}
+
+
+class Runner:
+    """A causal language model, plain or wrapped by PEFT. Raises ``ModelError`` if it has no key/value cache.
+
+    Soft prompts (PEFT's prompt and prefix tuning) are ``virtual`` columns before each prompt, computed once.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+        soft = isinstance(model, PeftModel) and model.active_peft_config.is_prompt_learning
+        self.model: Any = base if soft else model
+        self.config = base.config.get_text_config()
+        _check_architecture(base, self.config)
+        self.device = next(model.parameters()).device
+        self.vocabulary = base.get_input_embeddings().num_embeddings
+        self.positions = getattr(self.config, "max_position_embeddings", None) or sys.maxsize
+        self._one_column = "logits_to_keep" in inspect.signature(base.forward).parameters
+        self.virtual = self._soft_prompt(model) if soft else None
+
+    def room(self, index: int, prompt: Sequence[int]) -> int:
+        """How many tokens may follow a prompt; raises ``ModelError`` if none or if the prompt is unusable."""
+        used = len(prompt) + (self.virtual.get_seq_length() if self.virtual else 0)
+        if not prompt:
+            raise ModelError(
+                f"prompt {index} has no tokens; begin it with the model's begin-of-text token at least"
+            )
+        if used > self.positions:
+            raise ModelError(
+                f"prompt {index} takes {used} tokens, the model has {self.positions} positions; shorten it"
+            )
+        if min(prompt) < 0 or max(prompt) >= self.vocabulary:
+            raise ModelError(
+                f"prompt {index} holds ids outside 0…{self.vocabulary - 1}; use the model's own tokenizer"
+            )
+        return self.positions - used + 1  # the last token is chosen but never fed back
+
+    def settle_rope(self, shortest: int, longest: int) -> bool:
+        """Whether prompts may share a prefix, given the length of the shortest prompt and of the longest row.
+
+        LongRoPE takes other frequencies for a pass that reaches beyond the original context, so rows on both
+        sides of it cannot share a pass, nor a long prompt a short prefix; ``ModelError`` if they would.
+        """
+        original = _longrope_switch(self.config)
+        if original is None:
+            return True
+        if longest <= original:
+            self.positions = original  # rows that are done must not drag the others over it
+            return True
+        if shortest <= original or self.virtual:
+            raise ModelError(
+                f"rows reach {longest} tokens, past the {original} where this model's LongRoPE changes, others "
+                f"begin below; keep prompt and new tokens within {original}, or send longer prompts only"
+            )
+        return True
+
+    @torch.inference_mode()
+    def logits(self, ids: Tensor, mask: Tensor, cache: Cache) -> Tensor:
+        """Feed the columns ``ids`` (B, n); returns the logits (B, V) behind the last, extends ``cache``.
+
+        ``mask`` (B, W) is 1 where the cache or ``ids`` hold a token, W = cached columns + n.
+        """
+        positions = (mask.cumsum(-1)[:, -ids.shape[1] :] - 1).clamp_(0, self.positions - 1)
+        options = {"logits_to_keep": 1} if self._one_column else {}
+        output = self.model(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+            **options,
+        )
+        last: Tensor = output.logits[:, -1]
+        return last
+
+    @torch.inference_mode()
+    def _soft_prompt(self, model: Any) -> Cache:
+        """The cache of the virtual tokens, one row."""
+        with evaluating(model):
+            prompt = model.get_prompt(batch_size=1)
+            if isinstance(prompt, Cache):
+                return cache_of(prompt)
+            cache, weight = empty_cache(), self.model.get_input_embeddings().weight
+            self.model(
+                inputs_embeds=prompt.to(weight.device, weight.dtype), past_key_values=cache, use_cache=True
+            )
+            return cache
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside; afterwards every module is back in the mode it was in."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def _check_architecture(base: Any, config: Any) -> None:
+    kinds = set(getattr(config, "layer_types", None) or ()) - ATTENTION_LAYERS
+    if kinds or getattr(base, "_is_stateful", False) or config.is_encoder_decoder:
+        what = ", ".join(sorted(kinds)) or "an encoder or a recurrent state"
+        raise ModelError(
+            f"{type(base).__name__} has {what}; generation here needs a decoder of attention layers only, "
+            "whose cache can be cut and joined. Use the model's own generate()"
+        )
+
+
+def _longrope_switch(config: Any) -> int | None:
+    """The context length at which the model's rotary frequencies change, if they do."""
+    rope = getattr(config, "rope_parameters", None) or {}
+    if rope.get("rope_type") != "longrope":
+        return None
+    return int(rope["original_max_position_embeddings"])

@@ -1,0 +1,36 @@
+"""Write a model so that plain transformers reads it, with what it takes to stop and to chat."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from transformers import GenerationConfig
+
+from tunewright.core.paths import write_text
+
+
+def stopping_config(model: Any, stop_ids: Iterable[int], pad_id: int | None) -> GenerationConfig:
+    """The model's generation config with every id that ends a turn; without it a tuned model never stops."""
+    config = GenerationConfig.from_dict(model.generation_config.to_dict() if model.generation_config else {})
+    config.eos_token_id = sorted(stop_ids)
+    config.pad_token_id = pad_id
+    config.do_sample = False
+    config.temperature = config.top_p = config.top_k = None
+    return config
+
+
+def save_model(model: Any, tokenizer: Any, directory: Path, stop_ids: Iterable[int]) -> None:
+    """Whole model in transformers' format: safetensors, tokenizer, chat template, generation config."""
+    directory.mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(directory)
+    save_companions(model, tokenizer, directory, stop_ids)
+
+
+def save_companions(model: Any, tokenizer: Any, directory: Path, stop_ids: Iterable[int]) -> None:
+    """What stands beside the weights: tokenizer, chat template, generation config."""
+    tokenizer.save_pretrained(directory)
+    if tokenizer.chat_template:
+        write_text(directory / "chat_template.jinja", tokenizer.chat_template)
+    stopping_config(model, stop_ids, tokenizer.pad_token_id).save_pretrained(directory)

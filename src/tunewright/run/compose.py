@@ -1,0 +1,161 @@
+"""From settings to objects, and the one place that says which choices fit together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from tunewright.adapt.base import ADAPTERS, Adapter
+from tunewright.core.errors import ConfigError
+from tunewright.core.hashing import seed_from
+from tunewright.core.records import Example, kind_of
+from tunewright.data.render import Renderer
+from tunewright.engine.loop import FitSettings
+from tunewright.engine.schedule import auto_rate
+from tunewright.engine.stop import Watch
+from tunewright.evaluate.metrics import METRICS
+from tunewright.models.load import Loaded, load
+from tunewright.objectives.base import OBJECTIVES, Objective
+from tunewright.run.recipe import AdaptSection, Recipe
+from tunewright.run.resolve import Resolved
+
+REMEDIES = {"reference": "adapt.method lora, whose base can be switched on again"}
+FULL_PRECISION = frozenset({"full"})  # methods that train the weights themselves, which then stay float32
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The objects of a run: what is trained, what on, how it is read."""
+
+    loaded: Loaded
+    renderer: Renderer
+    adapter: Adapter
+    objective: Objective
+
+
+def assemble(recipe: Recipe) -> Parts:
+    """Load the model and make the parts around it; nothing is attached or trained yet."""
+    adapter, objective = make_adapter(recipe.adapt), OBJECTIVES[recipe.objective.name]()
+    check_fit(objective, adapter, recipe)
+    section = recipe.model
+    weights = torch.float32 if recipe.adapt.method in FULL_PRECISION else None
+    loaded = load(
+        section.name, device=section.device, dtype=section.dtype, template=section.template, weights=weights
+    )
+    if loaded.ref.adapter is not None:
+        raise ConfigError(
+            f"model {section.name!r} is an adapter; export it merged first, then train on the result"
+        )
+    renderer = Renderer(
+        loaded.tokenizer,
+        train_on=recipe.data.train_on,
+        max_length=min(recipe.data.max_length, context_of(loaded)),
+        over_long=recipe.data.over_long,
+    )
+    return Parts(loaded, renderer, adapter, objective)
+
+
+def check_early(recipe: Recipe) -> None:
+    """The checks that need neither model nor data, so that a wrong recipe fails in the first second."""
+    check_fit(OBJECTIVES[recipe.objective.name](), make_adapter(recipe.adapt), recipe)
+    for name in recipe.evaluate.metrics if recipe.evaluate.metrics != "auto" else ():
+        _ = METRICS[name]  # raises with the nearest names
+
+
+def seed_adapter(seed: int) -> None:
+    """Fix what the adapter's random start depends on."""
+    torch.manual_seed(seed_from(seed, "adapter"))
+
+
+def merged_copy(recipe: Recipe, adapter: Path) -> Any:
+    """The base in float32 with the saved adapter folded in; the model in use stays as it is."""
+    loaded = load(str(adapter), device="cpu", weights=torch.float32)
+    return cast(Any, loaded.model).merge_and_unload()
+
+
+def make_adapter(section: AdaptSection) -> Adapter:
+    """The adapter that the section describes; a setting its method does not know is an error, not ignored."""
+    kind = ADAPTERS[section.method]
+    known = {"full": {"dropout"}, "lora": {"rank", "alpha", "dropout", "targets"}}[section.method]
+    for name in section.model_fields_set - {"method"} - known:
+        if getattr(section, name) != type(section).model_fields[name].default:
+            raise ConfigError(f"adapt.{name} has no effect with adapt.method {section.method!r}; remove it")
+    adapter: Adapter = kind(**{name: getattr(section, name) for name in sorted(known)})
+    return adapter
+
+
+def check_fit(objective: Objective, adapter: Adapter, recipe: Recipe) -> None:
+    """Raise ``ConfigError`` if the objective requires what nothing here provides, saying how to supply it."""
+    for missing in sorted(objective.requires - adapter.provides):
+        raise ConfigError(
+            f"objective {recipe.objective.name!r} requires a {missing}, which adapt.method {recipe.adapt.method!r}"
+            f" does not provide; use {REMEDIES.get(missing, 'another method')}"
+        )
+    if recipe.output.final == "merged" and recipe.adapt.method in FULL_PRECISION:
+        raise ConfigError(
+            "output.final 'merged' has no meaning with adapt.method 'full': there is no adapter to merge"
+        )
+    metric = recipe.train.stop.metric
+    if metric != "validation_loss" and metric not in METRICS:
+        _ = METRICS[metric]  # raises with the nearest names
+
+
+def check_kinds(objective: Objective, name: str, examples: list[Example]) -> None:
+    """Raise ``ConfigError`` naming the first row of a kind the objective cannot learn from."""
+    for example in examples:
+        if kind_of(example) not in objective.accepts:
+            raise ConfigError(
+                f"{example.meta.where()} is a {kind_of(example)} row, but objective {name!r} learns from"
+                f" {' or '.join(sorted(objective.accepts))} rows; choose another objective or map the columns"
+            )
+
+
+def context_of(loaded: Loaded) -> int:
+    """Longest sequence the model was made for, in tokens."""
+    config: Any = loaded.model.config
+    return int(getattr(config.get_text_config(), "max_position_embeddings", None) or 2**30)
+
+
+def pin_rate(resolved: Resolved, loaded: Loaded) -> Resolved:
+    """Work out ``learning_rate: auto``."""
+    if resolved.recipe.train.learning_rate != "auto":
+        return resolved
+    method = resolved.recipe.adapt.method
+    config: Any = loaded.model.config
+    rate = float(f"{auto_rate(method, config.get_text_config().hidden_size):.2g}")
+    return resolved.pin("train.learning_rate", rate, f"prior for {method} at this width")
+
+
+def fit_settings(recipe: Recipe) -> FitSettings:
+    """The loop's settings; every ``auto`` must have been pinned."""
+    train, optim, stop = recipe.train, recipe.train.optim, recipe.train.stop
+    assert train.learning_rate != "auto" and recipe.evaluate.every != "auto", (
+        "auto values are pinned before training"
+    )
+    higher = stop.metric != "validation_loss" and METRICS[stop.metric].higher_is_better
+    return FitSettings(
+        epochs=train.epochs,
+        max_steps=train.max_steps,
+        learning_rate=train.learning_rate,
+        tokens_per_step=train.tokens_per_step,
+        micro_tokens=train.micro_tokens,
+        schedule=optim.schedule,
+        warmup=optim.warmup,
+        weight_decay=optim.weight_decay,
+        betas=(optim.beta1, optim.beta2),
+        clip_norm=optim.clip_norm,
+        seed=train.seed,
+        every=recipe.evaluate.every,
+        save_every=recipe.output.save_every,
+        keep=recipe.output.keep,
+        watch=Watch(stop.metric, stop.patience, stop.min_improvement, higher),
+    )
+
+
+def default_directory(recipe: Recipe) -> Path:
+    """``runs/NAME-of-the-training-file``."""
+    first = recipe.data.train if isinstance(recipe.data.train, str) else recipe.data.train[0]
+    return Path("runs") / Path(first).name.split(".")[0]

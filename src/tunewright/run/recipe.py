@@ -1,0 +1,262 @@
+"""A whole run as data: what to train, on what, how, how to judge it, and where to put it.
+
+Every setting is described once, here; YAML, the command line, JSON Schema and ``docs/recipe.md`` are made
+from it. Shorthands: ``model: NAME``, ``objective: NAME`` and ``output: DIR`` stand for the sections' first setting.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field, model_validator
+
+from tunewright.core.config import Section, build
+from tunewright.core.errors import ConfigError
+
+Auto = Literal["auto"]
+Positive = Annotated[int, Field(ge=1)]
+Rate = Annotated[float, Field(gt=0.0)]
+Share = Annotated[float, Field(ge=0.0, lt=1.0)]
+
+
+def _shorthand(key: str) -> Any:
+    """A section written as a plain value stands for its first setting."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def expand(cls: type, value: Any) -> Any:
+        return {key: value} if isinstance(value, str) else value
+
+    return expand
+
+
+class ModelSection(Section):
+    """Which model to start from."""
+
+    name: str = Field(
+        "smollm2-135m-instruct", description="Embedded name, local directory, .gguf file or hub id."
+    )
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="Number format to compute in; auto takes bfloat16 where the hardware has it."
+    )
+    device: str = Field("auto", description="auto, cpu, cuda or mps.")
+    template: str | None = Field(
+        None, description="File with a chat template to use instead of the model's own."
+    )
+
+    _expand = _shorthand("name")
+
+
+class SplitSection(Section):
+    """How rows are divided when no separate files are given."""
+
+    validation: Share = Field(0.1, description="Share of rows for validation while training.")
+    test: Share = Field(0.1, description="Share of rows for the one final test.")
+    group: str | None = Field(
+        None, description="Key of each row; rows with the same value stay on the same side."
+    )
+
+    @model_validator(mode="after")
+    def _room_to_train(self) -> SplitSection:
+        if self.validation + self.test >= 1:
+            raise ValueError("validation and test together leave no row to train on; lower one of them")
+        return self
+
+
+class DataSection(Section):
+    """What to learn from."""
+
+    train: str | list[str] = Field(..., description="File or files to train on.")
+    validation: str | None = Field(None, description="File for validation, instead of a split.")
+    test: str | None = Field(None, description="File for the final test, instead of a split.")
+    split: SplitSection = Field(default_factory=SplitSection, description="Shares and grouping of the split.")
+    columns: dict[str, str] | None = Field(
+        None, description="Where to find what, e.g. {prompt: body, completion: reply}."
+    )
+    train_on: Literal["assistant", "last", "all", "message"] = Field(
+        "assistant",
+        description="Which turns are learnt: every assistant turn, the last one, all, or those with a weight.",
+    )
+    max_length: int = Field(2048, ge=8, description="Longest sequence, in tokens.")
+    over_long: Literal["cut", "drop", "error"] = Field("cut", description="What happens to longer sequences.")
+
+
+class AdaptSection(Section):
+    """Which parameters train."""
+
+    method: str = Field("lora", description="full or lora.")
+    rank: int = Field(16, ge=1, description="LoRA: rank of the update.")
+    alpha: float | None = Field(
+        None, gt=0, description="LoRA: the update is scaled by alpha / rank; default twice the rank."
+    )
+    dropout: float = Field(
+        0.0, ge=0.0, lt=1.0, description="Dropout on the adapter's input, or in a fully trained model."
+    )
+    targets: list[str] | str = Field("all-linear", description="LoRA: names of the layers, or all-linear.")
+
+
+class ObjectiveSection(Section):
+    """What is minimised."""
+
+    name: str = Field(
+        "sft", description="sft (assistant turns of conversations) or text (continued pre-training)."
+    )
+    neftune: float = Field(
+        0.0, ge=0.0, description="Noise on embeddings while training (NEFTune alpha); 0 is off, 5 is usual."
+    )
+
+    _expand = _shorthand("name")
+
+
+class OptimSection(Section):
+    """How the optimizer moves."""
+
+    schedule: Literal["linear", "cosine", "constant"] = Field(
+        "cosine", description="How the learning rate falls."
+    )
+    warmup: Share = Field(0.05, description="Share of the steps over which the learning rate rises.")
+    weight_decay: float = Field(0.01, ge=0.0, description="AdamW decay; matrices only.")
+    beta1: float = Field(0.9, ge=0.0, lt=1.0, description="AdamW memory of the gradient.")
+    beta2: float = Field(0.95, ge=0.0, lt=1.0, description="AdamW memory of its square.")
+    clip_norm: float = Field(1.0, ge=0.0, description="Longest gradient; 0 does not clip.")
+
+
+class StopSection(Section):
+    """When to stop early."""
+
+    metric: str = Field(
+        "validation_loss", description="validation_loss, or a text metric measured on validation rows."
+    )
+    patience: int = Field(
+        3, ge=0, description="Evaluations without improvement before stopping; 0 never stops."
+    )
+    min_improvement: float = Field(0.0, ge=0.0, description="Smaller gains do not count.")
+
+
+class TrainSection(Section):
+    """How long and how fast."""
+
+    epochs: int = Field(3, ge=1, description="Passes over the training rows.")
+    max_steps: int | None = Field(None, ge=1, description="Stop after this many steps.")
+    learning_rate: Rate | Auto = Field(
+        "auto", description="Peak rate; auto uses the prior in docs/how-it-works.md."
+    )
+    tokens_per_step: int = Field(4096, ge=1, description="Tokens that one update averages over.")
+    micro_tokens: int = Field(
+        2048, ge=1, description="Tokens processed at once; memory, not results, depends on it."
+    )
+    seed: int = Field(0, ge=0, description="Decides split, order, noise and adapter start.")
+    optim: OptimSection = Field(default_factory=OptimSection, description="Optimizer.")
+    stop: StopSection = Field(default_factory=StopSection, description="Early stopping.")
+
+
+class EvaluateSection(Section):
+    """How the result is judged."""
+
+    metrics: list[str] | Auto = Field(
+        "auto", description="Metrics on the test rows; the first decides the verdict."
+    )
+    baselines: list[Literal["zero_shot", "few_shot"]] = Field(
+        default_factory=lambda: ["zero_shot"], description="What the tuned model must beat."
+    )
+    shots: int = Field(4, ge=1, description="Examples in the few-shot prompt.")
+    max_new_tokens: Positive | Auto = Field(
+        "auto", description="Longest answer; auto allows a little more than the longest reference."
+    )
+    every: Positive | Auto = Field(
+        "auto", description="Validate every so many steps; auto is four times an epoch."
+    )
+    rows: int | None = Field(None, ge=2, description="Score at most this many test rows.")
+    batch_size: int = Field(32, ge=1, description="Answers generated at once.")
+    level: float = Field(0.95, gt=0.5, lt=1.0, description="Level of the intervals.")
+
+
+class OutputSection(Section):
+    """Where the run goes."""
+
+    dir: str | None = Field(None, description="Run directory; default runs/NAME-of-data.")
+    save_every: int = Field(
+        0, ge=0, description="Checkpoint every so many steps, besides every evaluation; 0 is off."
+    )
+    keep: int = Field(2, ge=1, description="Recent checkpoints to keep, besides the best.")
+    final: Literal["adapter", "merged"] = Field(
+        "adapter", description="Save the LoRA adapter alone, or merged in the model."
+    )
+
+    _expand = _shorthand("dir")
+
+
+class Recipe(Section):
+    """A whole run."""
+
+    model: ModelSection = Field(default_factory=ModelSection, description="The base model.")
+    data: DataSection = Field(..., description="The data.")
+    adapt: AdaptSection = Field(default_factory=AdaptSection, description="Which parameters train.")
+    objective: ObjectiveSection = Field(default_factory=ObjectiveSection, description="What is minimised.")
+    train: TrainSection = Field(default_factory=TrainSection, description="The training loop.")
+    evaluate: EvaluateSection = Field(default_factory=EvaluateSection, description="The proof.")
+    output: OutputSection = Field(default_factory=OutputSection, description="The run directory.")
+
+    @classmethod
+    def load(cls, path: str | Path, overrides: dict[str, Any] | None = None) -> Recipe:
+        """Read a YAML recipe; ``overrides`` maps dotted names to values and wins over the file."""
+        return build(cls, merged_values(read_yaml(Path(path)), overrides or {}), where=str(path))
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file; raises ``ConfigError`` with the line of a syntax error."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read the recipe {path}: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        raise ConfigError(f"{path}{line}: not valid YAML: {getattr(error, 'problem', error)}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: a recipe is a mapping of sections, not {type(values).__name__}")
+    return values
+
+
+def merged_values(values: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
+    """``values`` with dotted ``overrides`` put in; shorthands such as ``model: x`` are widened on the way."""
+    result = {**values}
+    for name, value in overrides.items():
+        *path, leaf = name.split(".")
+        here = result
+        for depth, part in enumerate(path):
+            inner = here.get(part, {})
+            if not isinstance(inner, dict):
+                inner = {_first_setting(path[: depth + 1]): inner}
+            here[part] = dict(inner)
+            here = here[part]
+        if (
+            not path
+            and leaf in Recipe.model_fields
+            and isinstance(here.get(leaf), dict)
+            and not isinstance(value, dict)
+        ):
+            here[leaf] = {**here[leaf], _first_setting([leaf]): value}
+        else:
+            here[leaf] = value
+    return result
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """``"train.epochs=2"`` -> ``("train.epochs", 2)``; the value is read as YAML."""
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise ConfigError(f"{text!r} is not of the form section.setting=value")
+    try:
+        return name.strip(), yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{name}: {value!r} is not valid YAML") from error
+
+
+def _first_setting(path: list[str]) -> str:
+    section: Any = Recipe
+    for part in path:
+        section = section.model_fields[part].annotation if part in section.model_fields else Section
+    return next(iter(section.model_fields), "value")

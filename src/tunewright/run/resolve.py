@@ -1,0 +1,91 @@
+"""A recipe together with where each value came from: default, recipe, command line, or worked out (``auto``)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tunewright.core.config import build, settings_of
+from tunewright.core.paths import RunDir, write_text
+from tunewright.run.recipe import Recipe, merged_values, read_yaml
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """``sources`` maps dotted setting names to ``default``, ``recipe``, ``command line`` or ``auto: reason``."""
+
+    recipe: Recipe
+    sources: Mapping[str, str]
+
+    def pin(self, name: str, value: Any, why: str) -> Resolved:
+        """Replace an ``auto`` by the value that was worked out; ``why`` is kept as its source."""
+        values = merged_values(self.recipe.model_dump(), {name: value})
+        return replace(self, recipe=build(Recipe, values), sources={**self.sources, name: f"auto: {why}"})
+
+    def settings(self) -> list[dict[str, Any]]:
+        """Every setting with value, source and description, in the order of the recipe."""
+        return [
+            {
+                "name": name,
+                "value": value_at(self.recipe, name),
+                "source": self.sources[name],
+                "help": field.description,
+            }
+            for name, field in settings_of(Recipe)
+        ]
+
+
+def resolve(path: Path | None, values: dict[str, Any] | None, overrides: dict[str, Any]) -> Resolved:
+    """Read and validate; exactly one of ``path`` and ``values`` may be given, or neither."""
+    written = read_yaml(path) if path else values or {}
+    recipe = build(Recipe, merged_values(written, overrides), where=str(path) if path else "recipe")
+    from_file, from_line = merged_values(written, {}), merged_values({}, overrides)
+    sources = {}
+    for name, _ in settings_of(Recipe):
+        if _given(from_line, name):
+            sources[name] = "command line"
+        else:
+            sources[name] = "recipe" if _given(from_file, name) else "default"
+    return Resolved(recipe, sources)
+
+
+def value_at(recipe: Recipe, name: str) -> Any:
+    """The value of a dotted setting."""
+    here: Any = recipe
+    for part in name.split("."):
+        here = getattr(here, part)
+    return here
+
+
+def write_recipe(run: RunDir, resolved: Resolved) -> None:
+    """``recipe.yaml``: valid YAML that can be run again, each value with its source as a comment."""
+    lines = ["# The recipe as it was resolved; every value with its source."]
+    seen: list[str] = []
+    for setting in resolved.settings():
+        *sections, leaf = setting["name"].split(".")
+        for depth, section in enumerate(sections):
+            if seen[: depth + 1] != sections[: depth + 1]:
+                lines.append("  " * depth + f"{section}:")
+                seen = sections[: depth + 1]
+        seen = sections
+        value = yaml.safe_dump(setting["value"], default_flow_style=True, allow_unicode=True, width=10**6)
+        value = value.removesuffix("\n").removesuffix("\n...")
+        lines.append("  " * len(sections) + f"{leaf}: {value}  # {setting['source']}")
+    write_text(run.recipe, "\n".join(lines) + "\n")
+
+
+def _given(values: Any, name: str) -> bool:
+    first, _, rest = name.partition(".")
+    if not isinstance(values, dict):
+        return rest == "" and values is not None
+    if first not in values:
+        return False
+    if not rest:
+        return True
+    inner = values[first]
+    # A shorthand such as ``model: NAME`` gives the section's first setting.
+    return _given(inner, rest) if isinstance(inner, dict) else rest in {"name", "dir"}

@@ -1,0 +1,57 @@
+"""The rows of a run: prepared once from the recipe's files, read back from the run directory ever after."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from tunewright.core.errors import RunError
+from tunewright.core.paths import RunDir
+from tunewright.core.records import Example
+from tunewright.data.load import load
+from tunewright.data.pipeline import Prepared, PrepareSettings, SplitSettings, prepare
+from tunewright.data.problems import Problem
+from tunewright.data.split import SIDES
+from tunewright.run.recipe import Recipe
+
+
+def prepare_rows(recipe: Recipe) -> Prepared:
+    """Read, check, deduplicate and split what the recipe names."""
+    data = recipe.data
+    shares = SplitSettings(validation=data.split.validation, test=data.split.test, seed=recipe.train.seed)
+    settings = PrepareSettings(columns=data.columns, group=data.split.group, split=shares)
+    return prepare(_paths(data.train), _paths(data.validation), _paths(data.test), settings)
+
+
+def stored_rows(run: RunDir) -> Prepared:
+    """The rows that ``prepare`` wrote; raises ``RunError`` if a file changed since."""
+    receipt_file = run.data / "receipt.json"
+    if not receipt_file.exists():
+        raise RunError(f"{run.root} has no data/receipt.json: it stopped before its data were ready; start it again")
+    receipt = json.loads(receipt_file.read_text(encoding="utf-8"))
+    sides: dict[str, list[Example]] = {}
+    for side in SIDES:
+        path = run.data / f"{side}.jsonl"
+        expected = receipt["splits"][side]["rows"]
+        sides[side] = load([path]).examples if expected else []
+        if len(sides[side]) != expected:
+            raise RunError(f"{path} has {len(sides[side])} rows, but the receipt says {expected}; it was changed")
+    rejected = [Problem(**_as_problem(line)) for line in (run.data / "rejected.jsonl").read_bytes().splitlines()]
+    return Prepared(sides["train"], sides["validation"], sides["test"], rejected, receipt)
+
+
+def reasons(rejected: Sequence[Problem]) -> dict[str, int]:
+    """How many rows were left out, by reason, most frequent first."""
+    return dict(Counter(p.reason for p in rejected).most_common())
+
+
+def _as_problem(line: bytes) -> dict[str, object]:
+    return {**json.loads(line), "remedy": "", "action": "rejected"}
+
+
+def _paths(given: str | list[str] | None) -> list[Path]:
+    if given is None:
+        return []
+    return [Path(p) for p in ([given] if isinstance(given, str) else given)]

@@ -1,0 +1,80 @@
+"""Reading and writing the files of a run directory other than checkpoints."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+
+from tunewright.core.errors import RunError
+from tunewright.core.events import Event, Observer, Progress
+from tunewright.core.paths import RunDir, write_json, written_atomically
+from tunewright.evaluate.runner import Answers
+
+
+def event_writer(run: RunDir) -> Observer:
+    """An observer that appends each event to ``events.jsonl`` as it happens."""
+    run.root.mkdir(parents=True, exist_ok=True)
+
+    def write(event: Event) -> None:
+        if isinstance(event, Progress):  # for the eye only
+            return
+        with run.events.open("ab") as f:
+            f.write(orjson.dumps(event.to_dict(), option=orjson.OPT_SERIALIZE_NUMPY) + b"\n")
+
+    return write
+
+
+def read_events(run: RunDir) -> Iterator[dict[str, Any]]:
+    """The events of a run in order; a last line cut off by a crash is left out."""
+    if not run.events.exists():
+        return
+    for line in run.events.read_bytes().splitlines():
+        try:
+            yield orjson.loads(line)
+        except orjson.JSONDecodeError:
+            return
+
+
+def forget_events_after(run: RunDir, step: int) -> None:
+    """Drop what was logged after the checkpoint that training goes on from; it will happen again."""
+    kept = [e for e in read_events(run) if e.get("step", 0) <= step and e["event"] != "Ended"]
+    with written_atomically(run.events) as temporary:
+        temporary.write_bytes(b"".join(orjson.dumps(e) + b"\n" for e in kept))
+
+
+def write_answers(run: RunDir, answers: dict[str, Answers]) -> None:
+    """``answers.json``: what each system answered to each test row, and each metric's rows."""
+    write_json(run.root / "answers.json", {name: _plain(a) for name, a in answers.items()})
+
+
+def read_answers(run: RunDir) -> dict[str, Answers]:
+    """The inverse of ``write_answers``; empty if nothing was scored yet."""
+    path = run.root / "answers.json"
+    if not path.exists():
+        return {}
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    return {
+        name: Answers(**{**facts, "scores": {k: np.asarray(v) for k, v in facts["scores"].items()}})
+        for name, facts in stored.items()
+    }
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """``result.json`` of a finished run; raises ``RunError`` if there is none."""
+    file = RunDir(path).result
+    if not file.exists():
+        raise RunError(f"{path} has no result.json: the run has not finished; try `tunewright resume {path}`")
+    result: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return result
+
+
+def _plain(answers: Answers) -> dict[str, Any]:
+    facts = asdict(answers)
+    facts["scores"] = {name: rows.tolist() for name, rows in answers.scores.items()}
+    return facts
