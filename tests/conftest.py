@@ -1,6 +1,10 @@
 """Fixtures every test may use: a private cache folder, no network, fixed threads."""
 
+import os
 import socket
+
+# Tiny models are quickest, and exactly repeatable, on one thread. Before torch is imported.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 

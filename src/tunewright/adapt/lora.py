@@ -31,13 +31,13 @@ class Lora:
         self,
         *,
         rank: int = 16,
-        alpha: float | None = None,
+        alpha: int | None = None,
         dropout: float = 0.0,
         targets: list[str] | str = "all-linear",
         fused: bool = True,
     ) -> None:
         self.rank, self.dropout, self.targets, self.fused = rank, dropout, targets, fused
-        self.alpha = 2.0 * rank if alpha is None else alpha
+        self.alpha = 2 * rank if alpha is None else alpha
         self.label = f"LoRA rank {rank}"
 
     def attach(self, model: Any) -> nn.Module:

@@ -11,7 +11,7 @@ from tunewright.core import events
 
 
 class ConsoleObserver:
-    """Prints events. On a terminal the current line is rewritten; elsewhere a line every ``every`` seconds."""
+    """Prints events: on a terminal one moving line, elsewhere a line every ``every`` seconds."""
 
     def __init__(self, *, every: float = 10.0) -> None:
         self.console = Console(stderr=True, highlight=False)
@@ -59,8 +59,8 @@ class ConsoleObserver:
 def _step_text(e: events.StepEnd) -> str:
     left = time.strftime("%M:%S" if e.seconds_left < 3600 else "%H:%M:%S", time.gmtime(e.seconds_left))
     return (
-        f"  step {e.step}/{e.total_steps}  epoch {e.epoch:.2f}  loss {e.loss:.4f}  {e.tokens_per_second:.0f} tok/s"
-        f"  {e.memory_mb / 1024:.1f} GB  {left} left"
+        f"  step {e.step}/{e.total_steps}  epoch {e.epoch:.2f}  loss {e.loss:.4f}"
+        f"  {e.tokens_per_second:.0f} tok/s  {e.memory_mb / 1024:.1f} GB  {left} left"
     )
 
 

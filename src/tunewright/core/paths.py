@@ -13,7 +13,7 @@ from typing import Any
 
 
 def cache_dir() -> Path:
-    """The user's cache folder (``$TUNEWRIGHT_HOME``, else ``$XDG_CACHE_HOME/tunewright``, else ``~/.cache``)."""
+    """The user's cache: ``$TUNEWRIGHT_HOME``, else ``$XDG_CACHE_HOME/tunewright``, else in ``~/.cache``."""
     home = os.environ.get("TUNEWRIGHT_HOME")
     if home:
         return Path(home)

@@ -95,7 +95,7 @@ def kind_of(example: Example) -> Kind:
 
 
 def as_conversation(example: Example) -> Conversation | None:
-    """A row to learn to *write*: a conversation as it is, a class label as the answer; ``None`` for the rest."""
+    """A row to learn to *write*: a conversation as it is, a class label as the answer; else ``None``."""
     if isinstance(example, Conversation):
         return example
     if isinstance(example, Labelled) and isinstance(example.label, str):

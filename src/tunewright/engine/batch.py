@@ -11,7 +11,7 @@ from tunewright.objectives.base import Batch, Segment, Targets
 
 
 class _Builder:
-    """Collects flat lists; a branch starts where its prefix ends and may predict from the prefix's last token."""
+    """Collects flat lists; a branch's first token is predicted from the last token of its prefix."""
 
     def __init__(self) -> None:
         self.ids: list[int] = []

@@ -39,7 +39,7 @@ class Snapshot:
 
 
 def save(root: Path, snapshot: Snapshot) -> Path:
-    """Write ``root/step-N``; an existing one of the same step is replaced only when the new one is complete."""
+    """Write ``root/step-N``; one of the same step is replaced only when the new one is complete."""
     root.mkdir(parents=True, exist_ok=True)
     target = root / f"step-{snapshot.step}"
     work = root / f"{target.name}.tmp-{uuid.uuid4().hex}"

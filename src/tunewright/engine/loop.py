@@ -32,7 +32,7 @@ from tunewright.objectives.base import Batch, Forward, Objective
 
 @dataclass(frozen=True)
 class FitSettings:
-    """How to step. ``every`` and ``save_every`` count steps; ``save_every`` 0 saves only when it evaluates."""
+    """How to step. ``every`` and ``save_every`` count steps; 0 of ``save_every`` saves at evaluations only."""
 
     epochs: int
     learning_rate: float
@@ -48,7 +48,7 @@ class FitSettings:
     every: int = 0
     save_every: int = 0
     keep: int = 2
-    watch: Watch = Watch()
+    watch: Watch = field(default_factory=Watch)
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class State:
     tokens: int = 0
     seconds: float = 0.0
     loss_since: list[float] = field(default_factory=list)  # losses since the last evaluation
-    progress: Progress = Progress()
+    progress: Progress = field(default_factory=Progress)
 
 
 @dataclass(frozen=True)
@@ -249,8 +249,7 @@ class Fit:
         self._put(snapshot.weights)
         load_optimizer_state(self.optimizer, self.parameters, snapshot.optimizer)
         facts = dict(snapshot.state)
-        progress = {k: tuple(v) if isinstance(v, list) else v for k, v in facts.pop("progress").items()}
-        self.state = State(step=snapshot.step, progress=Progress(**progress), **facts)
+        self.state = State(step=snapshot.step, progress=Progress.from_dict(facts.pop("progress")), **facts)
 
     def restore_best(self) -> int:
         """Put the best weights back; without validation the last ones are the best there are."""
@@ -319,7 +318,7 @@ def train_step(
                 f"the loss is {value} at {where(batch.rows)}; the update was not applied."
                 " Lower train.learning_rate, or set model.dtype=float32"
             )
-        out.total.backward()
+        out.total.backward()  # type: ignore[no-untyped-call]
         total, count = total + value, count + float(out.count)
         for name, metric in out.metrics.items():
             sums[name] = sums.get(name, 0.0) + float(metric)
@@ -336,7 +335,7 @@ def train_step(
 
 
 def scale_and_clip(parameters: list[nn.Parameter], scale: float, max_norm: float) -> float:
-    """Multiply all gradients by ``scale``, then shrink them to ``max_norm`` if longer; returns the norm between."""
+    """Multiply all gradients by ``scale``, then shrink them to ``max_norm``; returns the norm before that."""
     grads = [p.grad for p in parameters if p.grad is not None]
     torch._foreach_mul_(grads, scale)
     norm = float(torch.nn.utils.get_total_norm(grads))

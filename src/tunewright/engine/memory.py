@@ -13,7 +13,7 @@ def resident_mb(device: torch.device) -> float:
     """Memory in use now: allocated on the GPU, or resident on the CPU."""
     if device.type == "cuda":
         return torch.cuda.memory_allocated(device) / 2**20
-    return psutil.Process().memory_info().rss / 2**20
+    return float(psutil.Process().memory_info().rss) / 2**20
 
 
 def peak_mb(device: torch.device) -> float:

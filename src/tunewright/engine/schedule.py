@@ -8,7 +8,7 @@ from typing import Literal
 Kind = Literal["linear", "cosine", "constant"]
 
 # Tuned rates of full fine-tuning fall roughly with the square root of the model's width; LoRA wants about
-# ten times the full rate (Schulman et al. 2025, "LoRA Without Regret"; confirmed on the embedded model, docs/log.md).
+# ten times the full rate (Schulman et al. 2025, "LoRA Without Regret").
 FULL_RATE_AT_1024 = 3e-5
 LORA_OVER_FULL = 10.0
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """The metric that decides which checkpoint is best, and how long to wait for the next improvement.
+    """The metric that decides which checkpoint is best, and how long to wait for a better one.
 
-    ``patience`` counts evaluations without an improvement of at least ``min_improvement``; 0 means never stop.
+    ``patience`` counts evaluations without an improvement of more than ``min_improvement``; 0 never stops.
     """
 
     metric: str = "validation_loss"
@@ -27,10 +28,20 @@ class Progress:
     best_step: int = 0
     waited: int = 0
     validation: tuple[float, ...] = ()  # validation losses, oldest first
-    train: tuple[float | None, ...] = ()  # mean training loss since the evaluation before; none before the first step
+    train: tuple[
+        float | None, ...
+    ] = ()  # mean training loss since the evaluation before; none before the first step
     warned: bool = False
 
-    def update(self, watch: Watch, step: int, metrics: dict[str, float], train_loss: float | None) -> Progress:
+    @classmethod
+    def from_dict(cls, stored: dict[str, Any]) -> Progress:
+        """The inverse of ``dataclasses.asdict``, after a trip through JSON."""
+        known: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in stored.items()}
+        return cls(**known)
+
+    def update(
+        self, watch: Watch, step: int, metrics: dict[str, float], train_loss: float | None
+    ) -> Progress:
         """The progress after an evaluation at ``step``."""
         value = metrics[watch.metric]
         gain = 0.0 if self.best is None else (value - self.best) * (1 if watch.higher_is_better else -1)

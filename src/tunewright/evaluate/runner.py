@@ -31,7 +31,7 @@ class Question:
 
     prompt: tuple[Message, ...]
     reference: str
-    example: Example
+    example: Conversation | Text
     tools: tuple[dict[str, Any], ...] = ()
 
     @property
@@ -42,7 +42,7 @@ class Question:
 
 @dataclass
 class Answers:
-    """What one system answered, and what it cost. ``scores`` holds each metric's rows, see ``Metric.rows``."""
+    """What one system answered, and its cost. ``scores`` holds each metric's rows, see ``Metric.rows``."""
 
     texts: list[str] = field(default_factory=list)
     unfinished: int = 0
@@ -52,7 +52,7 @@ class Answers:
 
 
 def questions(examples: Sequence[Example], limit: int | None = None) -> list[Question]:
-    """The last assistant turn of each conversation is the reference; documents are only read, not answered."""
+    """The last assistant turn of each conversation is the reference; documents are only read."""
     found = []
     for example in examples[:limit]:
         if isinstance(example, Text):
@@ -70,7 +70,7 @@ def questions(examples: Sequence[Example], limit: int | None = None) -> list[Que
 class Evaluator:
     """One set of questions, one set of metrics, one way of asking; call it with any model.
 
-    ``forward_of`` makes a ``Forward`` of a model for log-probabilities; ``micro_tokens`` bounds their batches.
+    ``forward_of`` makes a ``Forward`` of a model, for log-probabilities; ``micro_tokens`` bounds its batches.
     """
 
     renderer: Any
@@ -120,12 +120,11 @@ class Evaluator:
     def _reading(self, question: Question, shots: Sequence[Conversation]) -> list[Tokens]:
         """The question with its reference answer, of which only the answer has weight."""
         if isinstance(question.example, Text):
-            return self.renderer.documents(question.example)
+            return list(self.renderer.documents(question.example))
         context = [Message(m.role, m.content, 0.0, m.extra) for m in with_shots(shots, question.prompt)]
         last = Message("assistant", question.reference, 1.0, question.example.messages[-1].extra)
-        return self.renderer.conversation(
-            Conversation((*context, last), question.example.meta, question.tools)
-        )
+        whole = Conversation((*context, last), question.example.meta, question.tools)
+        return list(self.renderer.conversation(whole))
 
 
 def answer_likelihood(forward: Any, sequences: Sequence[list[Tokens]], micro_tokens: int) -> np.ndarray:

@@ -9,6 +9,7 @@ Shapes: query (1, Hq, T, D), key and value (1, Hk, T, D); the result is (1, T, H
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -33,7 +34,7 @@ def attention(
     sliding_window: int | None = None,
     softcap: float | None = None,
     segments: Sequence[tuple[int, int, int | None]] | None = None,
-    **kwargs: object,
+    **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """The attention function that every layer calls, in the form transformers expects."""
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling

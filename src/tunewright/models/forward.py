@@ -21,8 +21,7 @@ def causal_lm(model: nn.Module) -> Any:
 class ModelForward:
     """Implements ``objectives.base.Forward`` over a transformers causal language model.
 
-    ``compute`` is the number format of matrix products; weights kept in float32 for training are cast on the
-    fly. ``neftune`` > 0 adds uniform noise to the embeddings in training (Jain et al. 2023, arXiv 2310.05914).
+    ``compute`` is the number format of matrix products; weights kept in float32 are cast on the fly. ``neftune`` > 0 adds uniform noise to the embeddings in training (Jain et al. 2023, arXiv 2310.05914).
     """
 
     def __init__(
@@ -49,7 +48,8 @@ class ModelForward:
             inputs = {"inputs_embeds": self._noisy_embeddings(batch)[None]}
         with self._autocast():
             out = self._decoder(**inputs, **_packed(batch))
-        return out.last_hidden_state[0]
+        states: Tensor = out.last_hidden_state[0]
+        return states
 
     def logprobs(self, batch: Any) -> Tensor:
         """log p of each target, (N,) float32."""
@@ -59,7 +59,8 @@ class ModelForward:
                 logits = self._lm(input_ids=batch.ids[None], logits_to_keep=source, **_packed(batch)).logits[
                     0
                 ]
-            return logits.float().log_softmax(-1).gather(1, ids[:, None])[:, 0]
+            chosen: Tensor = logits.float().log_softmax(-1).gather(1, ids[:, None])[:, 0]
+            return chosen
         hidden = self.hidden(batch)[source]
         return self.head.logprobs(hidden.to(self.compute), ids)
 
@@ -75,7 +76,7 @@ class ModelForward:
 
 
 def _packed(batch: Any) -> dict[str, Any]:
-    # A mask that is already four-dimensional is passed through untouched, so none is built from the positions.
+    # A four-dimensional mask is passed through untouched, so none is built from the positions.
     return {
         "position_ids": batch.positions[None],
         "attention_mask": batch.ids.new_ones((1, 1, 1, 1), dtype=torch.bool),

@@ -30,7 +30,10 @@ class Head:
 
     def logprobs(self, hidden: Tensor, ids: Tensor) -> Tensor:
         """log p(ids) under softmax of the logits: (N, H), (N,) -> (N,) float32, differentiable."""
-        return _TokenLogprobs.apply(hidden, self.weight, self.bias, ids, self.scale, self.softcap)
+        result: Tensor = _TokenLogprobs.apply(  # type: ignore[no-untyped-call]
+            hidden, self.weight, self.bias, ids, self.scale, self.softcap
+        )
+        return result
 
 
 def _logits(

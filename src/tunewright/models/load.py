@@ -23,7 +23,7 @@ from tunewright.models.embedded import EMBEDDED, embedded_path
 from tunewright.models.precision import Precision, choose
 from tunewright.models.quiet import quiet_peft
 
-transformers_logging.disable_progress_bar()
+transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
 Source = Literal["embedded", "directory", "adapter", "gguf", "hub"]
 BASE_RECORD = (

@@ -36,7 +36,9 @@ def choose(device: str = "auto", dtype: str = "auto") -> Precision:
 
 
 def use_all_cores() -> int:
-    """Let torch use every core this process may run on; returns their number."""
+    """Let torch use every core this process may run on (or ``OMP_NUM_THREADS``); returns their number."""
+    if os.environ.get("OMP_NUM_THREADS"):
+        return torch.get_num_threads()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     torch.set_num_threads(cores)
     return cores

@@ -71,7 +71,7 @@ class Runner:
                 f"rows reach {longest} tokens, past the {original} where this model's LongRoPE changes, others "
                 f"begin below; keep prompt and new tokens within {original}, or send longer prompts only"
             )
-        return True
+        return False
 
     @torch.inference_mode()
     def logits(self, ids: Tensor, mask: Tensor, cache: Cache) -> Tensor:

@@ -56,12 +56,13 @@ class Batch:
         return int(self.ids.shape[0])
 
 
-class LossOut(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class LossOut:
     """``total`` is a sum over ``count`` weighted tokens (or pairs); ``metrics`` are sums over the same count."""
 
     total: Tensor
     count: Tensor
-    metrics: dict[str, Tensor]
+    metrics: dict[str, Tensor] = field(default_factory=dict)
 
 
 class Forward(Protocol):

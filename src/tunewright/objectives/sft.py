@@ -15,7 +15,7 @@ class CrossEntropy:
     def loss(self, forward: Forward, batch: Batch) -> LossOut:
         """Sum of weighted negative log-likelihoods, and the sum of weights."""
         weights = batch.targets.weights
-        return LossOut(-(forward.logprobs(batch) * weights).sum(), weights.sum(), {})
+        return LossOut(-(forward.logprobs(batch) * weights).sum(), weights.sum())
 
 
 class SupervisedFineTuning(CrossEntropy):

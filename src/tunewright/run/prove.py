@@ -105,7 +105,7 @@ def _row_scores(metric: Any, rows: np.ndarray) -> np.ndarray:
 
 def _shown(
     question: Question, systems: dict[str, Answers], scores: dict[str, np.ndarray], i: int, group: str
-) -> dict:
+) -> dict[str, Any]:
     return {
         "where": question.where,
         "prompt": "\n\n".join(m.content for m in question.prompt if m.role not in {"system", "developer"}),

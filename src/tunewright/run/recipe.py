@@ -24,12 +24,10 @@ Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 def _shorthand(key: str) -> Any:
     """A section written as a plain value stands for its first setting."""
 
-    @model_validator(mode="before")
-    @classmethod
-    def expand(cls: type, value: Any) -> Any:
+    def expand(value: Any) -> Any:
         return {key: value} if isinstance(value, str) else value
 
-    return expand
+    return model_validator(mode="before")(expand)
 
 
 class ModelSection(Section):
@@ -71,7 +69,7 @@ class DataSection(Section):
     train: str | list[str] = Field(..., description="File or files to train on.")
     validation: str | None = Field(None, description="File for validation, instead of a split.")
     test: str | None = Field(None, description="File for the final test, instead of a split.")
-    split: SplitSection = Field(default_factory=SplitSection, description="Shares and grouping of the split.")
+    split: SplitSection = Field(SplitSection(), description="Shares and grouping of the split.")
     columns: dict[str, str] | None = Field(
         None, description="Where to find what, e.g. {prompt: body, completion: reply}."
     )
@@ -88,7 +86,7 @@ class AdaptSection(Section):
 
     method: str = Field("lora", description="full or lora.")
     rank: int = Field(16, ge=1, description="LoRA: rank of the update.")
-    alpha: float | None = Field(
+    alpha: int | None = Field(
         None, gt=0, description="LoRA: the update is scaled by alpha / rank; default twice the rank."
     )
     dropout: float = Field(
@@ -148,8 +146,8 @@ class TrainSection(Section):
         2048, ge=1, description="Tokens processed at once; memory, not results, depends on it."
     )
     seed: int = Field(0, ge=0, description="Decides split, order, noise and adapter start.")
-    optim: OptimSection = Field(default_factory=OptimSection, description="Optimizer.")
-    stop: StopSection = Field(default_factory=StopSection, description="Early stopping.")
+    optim: OptimSection = Field(OptimSection(), description="Optimizer.")
+    stop: StopSection = Field(StopSection(), description="Early stopping.")
 
 
 class EvaluateSection(Section):
@@ -159,7 +157,7 @@ class EvaluateSection(Section):
         "auto", description="Metrics on the test rows; the first decides the verdict."
     )
     baselines: list[Literal["zero_shot", "few_shot"]] = Field(
-        default_factory=lambda: ["zero_shot"], description="What the tuned model must beat."
+        ["zero_shot"], description="What the tuned model must beat."
     )
     shots: int = Field(4, ge=1, description="Examples in the few-shot prompt.")
     max_new_tokens: Positive | Auto = Field(
@@ -191,13 +189,13 @@ class OutputSection(Section):
 class Recipe(Section):
     """A whole run."""
 
-    model: ModelSection = Field(default_factory=ModelSection, description="The base model.")
+    model: ModelSection = Field(ModelSection(), description="The base model.")
     data: DataSection = Field(..., description="The data.")
-    adapt: AdaptSection = Field(default_factory=AdaptSection, description="Which parameters train.")
-    objective: ObjectiveSection = Field(default_factory=ObjectiveSection, description="What is minimised.")
-    train: TrainSection = Field(default_factory=TrainSection, description="The training loop.")
-    evaluate: EvaluateSection = Field(default_factory=EvaluateSection, description="The proof.")
-    output: OutputSection = Field(default_factory=OutputSection, description="The run directory.")
+    adapt: AdaptSection = Field(AdaptSection(), description="Which parameters train.")
+    objective: ObjectiveSection = Field(ObjectiveSection(), description="What is minimised.")
+    train: TrainSection = Field(TrainSection(), description="The training loop.")
+    evaluate: EvaluateSection = Field(EvaluateSection(), description="The proof.")
+    output: OutputSection = Field(OutputSection(), description="The run directory.")
 
     @classmethod
     def load(cls, path: str | Path, overrides: dict[str, Any] | None = None) -> Recipe:

@@ -29,7 +29,9 @@ def stored_rows(run: RunDir) -> Prepared:
     """The rows that ``prepare`` wrote; raises ``RunError`` if a file changed since."""
     receipt_file = run.data / "receipt.json"
     if not receipt_file.exists():
-        raise RunError(f"{run.root} has no data/receipt.json: it stopped before its data were ready; start it again")
+        raise RunError(
+            f"{run.root} has no data/receipt.json: it stopped before its data were ready; start it again"
+        )
     receipt = json.loads(receipt_file.read_text(encoding="utf-8"))
     sides: dict[str, list[Example]] = {}
     for side in SIDES:
@@ -37,8 +39,10 @@ def stored_rows(run: RunDir) -> Prepared:
         expected = receipt["splits"][side]["rows"]
         sides[side] = load([path]).examples if expected else []
         if len(sides[side]) != expected:
-            raise RunError(f"{path} has {len(sides[side])} rows, but the receipt says {expected}; it was changed")
-    rejected = [Problem(**_as_problem(line)) for line in (run.data / "rejected.jsonl").read_bytes().splitlines()]
+            raise RunError(
+                f"{path} has {len(sides[side])} rows, but the receipt says {expected}; it was changed"
+            )
+    rejected = [_problem(line) for line in (run.data / "rejected.jsonl").read_bytes().splitlines()]
     return Prepared(sides["train"], sides["validation"], sides["test"], rejected, receipt)
 
 
@@ -47,8 +51,9 @@ def reasons(rejected: Sequence[Problem]) -> dict[str, int]:
     return dict(Counter(p.reason for p in rejected).most_common())
 
 
-def _as_problem(line: bytes) -> dict[str, object]:
-    return {**json.loads(line), "remedy": "", "action": "rejected"}
+def _problem(line: bytes) -> Problem:
+    stored = json.loads(line)
+    return Problem(stored["source"], stored["line"], stored["reason"], stored["detail"], "", "rejected")
 
 
 def _paths(given: str | list[str] | None) -> list[Path]:

@@ -138,13 +138,17 @@ def _prepare(session: Session) -> Prepared:
         write_recipe(session.run, session.resolved)
         write(prepared, session.run.data)
     for reason, count in reasons(prepared.rejected).items():
-        session.warn(f"{count} row(s) left out ({reason}); each is listed in {session.run.data / 'rejected.jsonl'}")
+        session.warn(
+            f"{count} row(s) left out ({reason}); each is listed in {session.run.data / 'rejected.jsonl'}"
+        )
     for note in prepared.receipt.get("notes", ()):
         session.observe(Stage("note", note))
     return prepared
 
 
-def pin_all(session: Session, parts: compose.Parts, splits: Prepared, sequences: encode.Sequences) -> Resolved:
+def pin_all(
+    session: Session, parts: compose.Parts, splits: Prepared, sequences: encode.Sequences
+) -> Resolved:
     """Work out every ``auto`` of the recipe, now that model and data are known."""
     resolved = compose.pin_rate(session.resolved, parts.loaded)
     precision = parts.loaded.precision

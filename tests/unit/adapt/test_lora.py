@@ -61,7 +61,9 @@ def test_in_bfloat16_fused_stays_near_the_truth(family):
     """PEFT computes the low-rank products in float32 there; the fused path rounds them like all others."""
     exact = forward_backward(family, False)
     fused, plain = (forward_backward(family, f, torch.bfloat16) for f in (True, False))
-    error = {n: sum(distance(r[name], v) for name, v in exact.items()) for n, r in (("f", fused), ("p", plain))}
+    error = {
+        n: sum(distance(r[name], v) for name, v in exact.items()) for n, r in (("f", fused), ("p", plain))
+    }
     assert error["f"] < 1.6 * error["p"]
 
 

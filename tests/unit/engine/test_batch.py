@@ -37,6 +37,10 @@ def test_branches_continue_their_prefix():
     assert batch.ids.tolist() == [9, 1, 2, 3, 4, 5]
     assert batch.positions.tolist() == [0, 0, 1, 2, 3, 2]
     assert batch.segments == (Segment(0, 1), Segment(1, 2), Segment(3, 2, 1), Segment(5, 1, 1))
-    assert batch.targets.source.tolist() == [2, 3, 2]  # both branches are predicted from the prefix's last token
+    assert batch.targets.source.tolist() == [
+        2,
+        3,
+        2,
+    ]  # both branches are predicted from the prefix's last token
     assert batch.targets.ids.tolist() == [3, 4, 5]
     assert batch.extras["reference"][2] == -1.5 and torch.isnan(batch.extras["reference"][[0, 1, 3]]).all()

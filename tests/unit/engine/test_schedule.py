@@ -21,7 +21,9 @@ def test_constant_after_warmup():
 
 
 def test_the_last_step_of_every_schedule_still_learns():
-    assert all(rate_at(n, n, 1.0, kind, 0.05) > 0 for kind in ("linear", "cosine", "constant") for n in (1, 2, 7))
+    assert all(
+        rate_at(n, n, 1.0, kind, 0.05) > 0 for kind in ("linear", "cosine", "constant") for n in (1, 2, 7)
+    )
 
 
 def test_auto_rate_is_ten_times_higher_for_adapters_and_falls_with_width():

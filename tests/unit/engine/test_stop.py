@@ -36,5 +36,7 @@ def test_zero_patience_never_stops():
 def test_overfitting_needs_both_signs():
     watch = Watch()
     assert run([3, 2, 2.1, 2.2], watch, [3, 2, 1.5, 1.0]).overfitting
-    assert not run([3, 2, 2.1, 2.2], watch, [3, 1.0, 1.2, 1.1]).overfitting, "training loss did not keep falling"
+    assert not run([3, 2, 2.1, 2.2], watch, [3, 1.0, 1.2, 1.1]).overfitting, (
+        "training loss did not keep falling"
+    )
     assert not run([3, 2, 2.2, 2.1], watch, [3, 2, 1.5, 1.0]).overfitting, "validation did not rise twice"

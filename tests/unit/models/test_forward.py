@@ -24,7 +24,9 @@ def alone(model, tokens):
     model.set_attn_implementation("eager")
     with torch.no_grad():
         logits = model(input_ids=torch.tensor([tokens.ids])).logits[0].float().log_softmax(-1)
-    return torch.tensor([logits[i - 1, tokens.ids[i]] for i in range(1, len(tokens.ids)) if tokens.weights[i]])
+    return torch.tensor(
+        [logits[i - 1, tokens.ids[i]] for i in range(1, len(tokens.ids)) if tokens.weights[i]]
+    )
 
 
 @pytest.mark.parametrize("plain_up_to", [0, 512])
@@ -53,16 +55,16 @@ def test_sliding_windows_and_soft_caps_are_kept(family):
     if overrides:
         other = ModelForward(tiny_model(family, **{**overrides, "sliding_window": 39}))
         with torch.no_grad():
-            assert (other.logprobs(build_batch(rows)) - expected).abs().max() > 1e-3, "the window has no effect"
+            assert (other.logprobs(build_batch(rows)) - expected).abs().max() > 1e-3, (
+                "the window has no effect"
+            )
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_shared_prefix_equals_whole_sequences(family):
     prefix, left, right = (t.ids for t in documents(2, (30, 12, 7)))
     whole = [Tokens(prefix + end, [0.0] * 30 + [1.0] * len(end)) for end in (left, right)]
-    tree = Tokens(
-        prefix, [0.0] * 30, branches=tuple(Tokens(end, [1.0] * len(end)) for end in (left, right))
-    )
+    tree = Tokens(prefix, [0.0] * 30, branches=tuple(Tokens(end, [1.0] * len(end)) for end in (left, right)))
     forward = ModelForward(tiny_model(family))
     with torch.no_grad():
         expected, got = forward.logprobs(build_batch(whole)), forward.logprobs(build_batch([tree]))

@@ -54,7 +54,11 @@ def test_gradient_by_finite_differences():
     hidden, weight, _, ids = _tensors(torch.float64)
     # The head computes in float32, so the step is large and the tolerance wide.
     assert gradcheck(
-        lambda h: Head(weight.detach(), softcap=4.0).logprobs(h, ids), (hidden,), eps=1e-2, atol=2e-3, rtol=2e-2
+        lambda h: Head(weight.detach(), softcap=4.0).logprobs(h, ids),
+        (hidden,),
+        eps=1e-2,
+        atol=2e-3,
+        rtol=2e-2,
     )
 
 
