@@ -36,7 +36,7 @@ from tunewright.data.encode import Encoded, Encoder, Piece
 from tunewright.data.lengths import Limit, OverLong
 from tunewright.data.roles import fit_roles
 from tunewright.data.template import ChatTemplate, controls_of
-from tunewright.data.turns import Draft, Ending, Script, Stage, weights_of
+from tunewright.data.turns import Draft, Ending, Script, Stage, name_of, weights_of
 
 TrainOn = Literal["assistant", "last", "all", "message"]
 
@@ -78,6 +78,10 @@ class Renderer:
         self._eos: int | None = tokenizer.eos_token_id
         self._opening = self._encoder.opening()
         self._ending = self._find_ending()
+        if "strftime_now" in written and "date_string" not in (options or {}):
+            self._note(
+                "the chat template writes today's date; prompts of another day differ from those trained on"
+            )
 
     @property
     def notes(self) -> list[str]:
@@ -231,8 +235,7 @@ class Renderer:
 
     def _note_ignored(self, script: Script, text: str) -> None:
         """Say which parts of a conversation the template does not write."""
-        names = [str(tool.get("function", tool).get("name", "")) for tool in script.tools]
-        if any(name not in text for name in names):
+        if any(name_of(tool) not in text for tool in script.tools):
             self._note(
                 "the chat template does not write the tools of a conversation; the model will not see them"
             )

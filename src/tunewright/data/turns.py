@@ -202,47 +202,51 @@ def _stretches(script: Script, leads: dict[str, str], text: str, known: Known) -
 def _search(
     script: Script, leads: dict[str, str], text: str, known: Known
 ) -> tuple[list[tuple[int, Stretch]], int | None]:
-    """Stretches in order, and the first message that cannot be found."""
+    """Stretches in order, and the first message that cannot be found before the next answer."""
+    answers = {
+        i: (len(t.prompt), end) for i, (t, end) in known.items() if t.end and text.startswith(t.full[: t.end])
+    }
     found: list[tuple[int, Stretch]] = []
     position, missing = 0, None
     for index, message in enumerate(script.messages):
-        role, weight = message["role"], script.weights[index]
-        turn, end = known.get(index, (None, 0))
-        if turn and turn.end and text.startswith(turn.full[: turn.end]):
-            found.append((index, Stretch(role, len(turn.prompt), end, weight)))
-            position = end
-            continue
-        place = (
-            _locate(message["content"], leads.get(role, ""), text[position:]) if message["content"] else None
-        )
+        role, content = message["role"], message["content"]
+        limit = min((start for i, (start, _) in answers.items() if i > index), default=len(text))
+        place = answers.get(index) or _locate(content, leads.get(role, ""), text, (position, limit))
         if place:
-            found.append((index, Stretch(role, position + place[0], position + place[1], weight)))
-            position += place[1]
-        elif missing is None and role != "assistant" and message["content"].strip():
+            found.append((index, Stretch(role, *place, script.weights[index])))
+            position = place[1]
+        elif missing is None and role != "assistant" and content.strip():
             missing = index
     return found, missing
 
 
-def _locate(content: str, lead: str, text: str) -> tuple[int, int] | None:
+def _locate(content: str, lead: str, text: str, within: tuple[int, int]) -> tuple[int, int] | None:
     """Where ``content`` first stands in ``text``: as it is (behind its lead), trimmed, or inside JSON."""
     bare = content.strip()
-    options = [(lead, content)] if lead else []
-    options += [(lead, bare), ("", bare), ("", json.dumps(bare, ensure_ascii=False)[1:-1])]
-    for before, candidate in options if bare else []:
-        start = text.find(before + candidate)
+    if not bare:
+        return None
+    for before, candidate in ((lead, content), (lead, bare), ("", bare)):
+        start = text.find(before + candidate, *within) if before or candidate is bare else -1
         if start >= 0:
             return start + len(before), start + len(before) + len(candidate)
-    return None
+    quoted = json.dumps(bare, ensure_ascii=False)[1:-1]
+    start = text.find(quoted, *within)
+    return (start, start + len(quoted)) if start >= 0 else None
+
+
+def name_of(tool: Any) -> str:
+    """The name of a tool or of a call to one; empty if it has none."""
+    inner = tool.get("function", tool) if isinstance(tool, dict) else None
+    return str(inner.get("name") or "") if isinstance(inner, dict) else ""
 
 
 def _require_answer(message: dict[str, Any], answer: str, index: int) -> None:
     """An answer that is to be learnt must stand in the text: content and tool calls."""
     content = message["content"].rpartition("</think>")[2]
-    if content.strip() and not _locate(content, "", answer):
+    if content.strip() and not _locate(content, "", answer, (0, len(answer))):
         raise RenderError(_left_out("assistant", message["content"], index))
-    for call in message.get("tool_calls") or []:
-        name = call.get("function", call).get("name", "")
-        if name and name not in answer:
+    for name in map(name_of, message.get("tool_calls") or []):
+        if name not in answer:
             raise RenderError(
                 f"message {index + 1} calls the tool {name!r}, but the chat template does not write tool "
                 "calls; use a model with a tool template or write the call into the content"

@@ -35,7 +35,7 @@ class TextStream:
         drop a space at the start of what it is given."""
         self._window.append(token)
         text = self._decode(self._window)
-        if len(text) > len(self._known) and True:
+        if len(text) > len(self._known) and not text.endswith(BROKEN):
             self._add(text[len(self._known) :])
             self._window = self._window[self._read :]
             self._known, self._read = self._decode(self._window), len(self._window)

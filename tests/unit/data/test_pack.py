@@ -18,6 +18,11 @@ def test_best_fit_by_hand():
     assert best_fit([0, 1, 2, 3, 4], sizes, 10) == [(0, 1), (2, 3), (4,)]
 
 
+def test_the_fullest_bin_that_still_fits_is_taken():
+    # 7 and 6 leave 3 and 4; the 3 belongs where it leaves nothing, so that the last 4 still fits.
+    assert best_fit([0, 1, 2], [7, 6, 3], 10) == [(0, 2), (1,)]
+
+
 def test_long_row_gets_a_micro_batch_of_its_own():
     assert best_fit([0, 1, 2], [25, 4, 6], 10) == [(0,), (1, 2)]
 

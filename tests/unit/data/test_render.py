@@ -1,12 +1,13 @@
 """Worked renderings: exact ids and loss weights, and what a user is told when something does not fit."""
 
+import json
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 from transformers import AutoTokenizer
 
-from tests.tiny import chat_tokenizer, template_text, tiny_tokenizer
+from tests.tiny import KINDS, chat_tokenizer, template_text, tiny_tokenizer
 from tunewright.core.errors import ConfigError, RenderError
 from tunewright.core.records import Conversation, Labelled, Message, Meta, Preference, Span, Text
 from tunewright.data.lengths import Tally, tally
@@ -209,6 +210,30 @@ def test_the_same_short_text_in_several_places_is_not_taken_for_missing():
         assert sum(t.trained > 0 for t in sequences) == len(sequences)
 
 
+def test_a_repeated_message_is_found_though_the_first_looks_different():
+    """The lead of a user turn is learnt from a probe; here the turn after a system message has none."""
+    template = (
+        "{% for m in messages %}{{ '' if loop.index0 == 1 and m.role == 'user' else '[' + m.role + ']' }}"
+        "{{ m.content }}\n{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}"
+    )
+    renderer = Renderer(tiny_tokenizer(template=template))
+    tokens = only(renderer.conversation(chat(Message("system", "S"), SUM[0], SUM[0], SUM[1])))
+    assert [s.role for s in tokens.spans] == ["system", "user", "user", "assistant"]
+    assert renderer.decode(tokens.ids) == "[system]S\n2+2\n[user]2+2\n[assistant]4!\n"
+
+
+def test_weights_of_user_turns_fall_on_their_own_tokens():
+    for kind in KINDS:
+        for text in ("why so", "why </s> so"):
+            tokenizer = chat_tokenizer("chatml", kind)
+            renderer = Renderer(tokenizer, train_on="message")
+            tokens = only(
+                renderer.conversation(chat(Message("user", "why"), Message("user", text, 1.0), SUM[1]))
+            )
+            marked = "".join(t for t, w, _ in renderer.explain(tokens) if w)
+            assert marked == (text if kind != "unigram" else text.replace("/", "<unk>")), kind
+
+
 def test_roles_that_the_template_refuses_are_reported_with_its_own_words():
     renderer = Renderer(chat_tokenizer("mistral"))
     with pytest.raises(RenderError, match=r"sums.jsonl:12: .*\(user, user\).*must alternate"):
@@ -296,6 +321,12 @@ def test_templates_are_not_trusted():
         Renderer(tiny_tokenizer(template=escape))
     with pytest.raises(RenderError, match="leaves out the question or the answer"):
         Renderer(tiny_tokenizer(template="{{ bos_token }}"))
+
+
+def test_a_template_that_writes_the_date_is_noted():
+    dated = "{{ strftime_now('%Y') }}" + SHORT
+    assert "today's date" in Renderer(tiny_tokenizer(template=dated)).notes[0]
+    assert Renderer(tiny_tokenizer(template=SHORT)).notes == []
 
 
 def test_over_long_conversations_are_cut_dropped_or_refused(short):
@@ -390,6 +421,31 @@ def test_explain_and_decode(short):
 def test_invalid_unicode_is_refused_with_its_place(short):
     with pytest.raises(RenderError, match=r"sums.jsonl:12: .*surrogate pair \('\\ud83d' at character 2\)"):
         Renderer(short).conversation(chat(Message("user", "ab\ud83d"), SUM[1]))
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize("name", ["chatml", "llama3", "gemma", "alpaca"])
+def test_real_conversations_keep_every_character(name):
+    path = Path(__file__).parents[3].parent / "shared/data/sft_chat_tinker/conversations.jsonl"
+    if not path.exists():
+        pytest.skip(f"{path} is not there")
+    rows = [json.loads(line)["messages"] for line in path.read_text(encoding="utf-8").splitlines()]
+    examples = [
+        Conversation(tuple(Message(m["role"], m["content"]) for m in row), Meta(path.name, line))
+        for line, row in enumerate(rows, 1)
+    ]
+    tokenizer = chat_tokenizer(name)
+    renderer = Renderer(tokenizer)
+    sequences = [only(found) for found in renderer.conversations(examples)]
+    assert len(sequences) == 128 and tally(sequences).control_hits == 0
+    for tokens, example in zip(sequences, examples, strict=True):
+        answers = [m.content.strip() for m in example.messages if m.role == "assistant"]
+        trained = tokenizer.decode([i for i, w in zip(tokens.ids, tokens.weights, strict=True) if w])
+        end = tokenizer.decode([renderer.end_of_turn])
+        expected = "\n\n".join(answers) + "\n\n" + end if name == "alpaca" else end.join([*answers, ""])
+        assert trained == expected
+        prompt = renderer.prompt(example.messages[:-1])
+        assert tokens.ids[: len(prompt)] == prompt
 
 
 @pytest.mark.embedded

@@ -132,6 +132,15 @@ def test_learned_positions_stop_at_the_last_one():
     assert ids_of(outputs)[:3] == [plain_greedy(model, prompt, 20) for prompt in prompts[:3]]
 
 
+def test_a_prompt_that_begins_all_others():
+    (base,) = make_prompts(count=1, prefix=25)
+    prompts = [base[:20], base[:24], base[:20], [*base[:20], 9]]
+    model = sharp_model()
+    expected = [plain_greedy(model, prompt, 5) for prompt in prompts]
+    for batch_size in (1, 2, 32):
+        assert ids_of(generate(model, prompts, Sampling(max_new_tokens=5), batch_size=batch_size)) == expected
+
+
 def test_shared_prefix_runs_once(fed):
     model = sharp_model()
     prompts = [p[:40] + p[-5:] for p in make_prompts(prefix=40)]
@@ -286,6 +295,16 @@ def test_samples_follow_the_distribution(settings, keep):
     assert chisquare(counts[kept].numpy(), expected.numpy()).pvalue > 0.001
 
 
+def test_every_step_draws_anew():
+    model = tiny_model("llama", 16, tie_word_embeddings=False)
+    torch.nn.init.zeros_(model.lm_head.weight)  # all tokens alike, whatever came before
+    (output,) = generate(model, [[3]], Sampling(max_new_tokens=400, temperature=1.0))
+    counts = [output.ids.count(token) for token in range(16)]
+    assert chisquare(counts).pvalue > 0.001
+    pairs = Counter(zip(output.ids, output.ids[1:], strict=False))
+    assert len(pairs) > 150  # of 256; a repeated draw would give 16
+
+
 def test_truncate_worked_values():
     probs = torch.tensor([[0.1, 0.4, 0.2, 0.3]])
     assert truncate(probs, 0, 1.0).tolist() == probs.tolist()
@@ -406,12 +425,16 @@ def test_nothing_to_do():
     assert not output.finished and output.text is None
 
 
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
 def test_refusals():
     model = sharp_model()
     with pytest.raises(ModelError, match="prompt 1 has no tokens"):
         generate(model, [[5], []], Sampling())
     with pytest.raises(ModelError, match="prompt 1 takes 513 tokens, the model has 512 positions"):
         generate(model, [[5], [5] * 513], Sampling())
+    config = PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=5)
+    with pytest.raises(ModelError, match="prompt 0 takes 513 tokens"):
+        generate(get_peft_model(sharp_model(), config), [[5] * 508], Sampling())
     with pytest.raises(ModelError, match="prompt 0 holds ids outside 0…419"):
         generate(model, [[420]], Sampling())
     with pytest.raises(ConfigError, match="pass decode"):
@@ -453,14 +476,33 @@ def test_broken_logits_name_the_row(temperature):
             generate(model, prompts, sampling, batch_size=batch_size)
 
 
-def test_longrope_rows_do_not_cross_its_switch():
+def longrope_model():
     factors = {"rope_type": "longrope", "rope_theta": 10000.0, "factor": 4.0}
     factors |= {"short_factor": [1.0] * 8, "long_factor": [3.0] * 8}
     lengths = {"max_position_embeddings": 160, "original_max_position_embeddings": 40}
-    model = sharp_model("phi3", rope_parameters=factors, **lengths)
-    short, long = make_prompts(count=4, longest=20), [p + [9] * 60 for p in make_prompts(count=4, prefix=20)]
+    return sharp_model("phi3", rope_parameters=factors, **lengths)
+
+
+def test_longrope_rows_do_not_cross_its_switch():
+    model = longrope_model()
+    short = make_prompts(count=4, longest=20)
+    long = [prompt + [9] * 60 for prompt in make_prompts(count=4, prefix=20)]
     for prompts in (short, long):
         expected = [plain_greedy(model, prompt, 8) for prompt in prompts]
         assert ids_of(generate(model, prompts, Sampling(max_new_tokens=8))) == expected
     with pytest.raises(ModelError, match="LongRoPE"):
         generate(model, short + long, Sampling(max_new_tokens=8))
+
+
+def test_finished_rows_do_not_drag_others_over_the_switch():
+    """Ten rows end at once and ten join, while two old rows go on, end, and stay in the batch for one step more."""
+    model = longrope_model()
+    (base,) = make_prompts(count=1, prefix=33)
+    old, ending = [base[:33], [7, *base[:31]]], [8, *base[:30]]
+    prompts = [*old, *[ending] * 10, *[[n, *base[:29]] for n in range(10, 20)]]
+    stop = plain_greedy(model, ending, 1)[0]
+    plain = [plain_greedy(model, prompt, 8) for prompt in prompts]
+    expected = [ids[: ids.index(stop)] if stop in ids else ids for ids in plain]
+    assert [len(ids) for ids in expected] == [8] * 2 + [0] * 10 + [8] * 10
+    sampling = Sampling(max_new_tokens=8, stop_ids=frozenset({stop}))
+    assert ids_of(generate(model, prompts, sampling, batch_size=12)) == expected
