@@ -16,7 +16,7 @@ VOCAB = 60
 
 
 def rows(count: int, seed: int = 0, low: int = 4, high: int = 24) -> list[Tokens]:
-    """Sequences with a rule in them (each token is the one before plus 3), so that there is something to learn."""
+    """Sequences with a rule to learn: each token is the one before plus 3."""
     generator = torch.Generator().manual_seed(seed)
     found = []
     for _ in range(count):

@@ -29,4 +29,9 @@ __all__ = sorted([*_PUBLIC, "__version__"])
 def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
         raise AttributeError(f"module 'tunewright' has no attribute {name!r}")
+    return public(name)
+
+
+def public(name: str) -> Any:
+    """The object behind a public name, imported now."""
     return getattr(import_module(_PUBLIC[name]), name)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +26,18 @@ from tunewright.run.judge import compare as judge_compare
 from tunewright.run.judge import evaluate as judge_evaluate
 from tunewright.run.recipe import parse_override
 from tunewright.run.resolve import resolve
+from tunewright.run.session import Run
 from tunewright.run.store import read_result
-from tunewright.run.train import Run
 from tunewright.run.train import resume as resume_run
+from tunewright.run.train import settled
 from tunewright.run.train import train as train_run
 
 
 def quickstart(out: Path, as_json: bool) -> None:
     """Run the bundled recipe."""
-    _finish(bundled.run(out, ConsoleObserver()), as_json)
+    with _resumable(out):
+        run = bundled.run(out, ConsoleObserver())
+    _finish(run, as_json)
 
 
 def init(directory: Path) -> None:
@@ -61,14 +65,17 @@ def train(
     overrides = dict(parse_override(w) for w in words if "=" in w)
     given = {"model.name": model, "data.train": data and str(data), "output.dir": out and str(out)}
     overrides = {**{k: v for k, v in given.items() if v is not None}, **overrides}
-    _finish(
-        train_run(resolve(Path(recipe[0]) if recipe else None, None, overrides), ConsoleObserver()), as_json
-    )
+    resolved, directory = settled(resolve(Path(recipe[0]) if recipe else None, None, overrides))
+    with _resumable(directory.root):
+        run = train_run(resolved, ConsoleObserver())
+    _finish(run, as_json)
 
 
 def resume(directory: Path, as_json: bool) -> None:
     """Go on with a run."""
-    _finish(resume_run(directory, ConsoleObserver()), as_json)
+    with _resumable(directory):
+        run = resume_run(directory, ConsoleObserver())
+    _finish(run, as_json)
 
 
 def evaluate(model: str, data: Path, options: dict[str, Any], as_json: bool) -> None:
@@ -97,36 +104,62 @@ def chat(model: str, system: str | None, temperature: float, max_new_tokens: int
     typer.echo(f"{loaded.ref.name}, {loaded.precision.reason}. An empty line ends.", err=True)
     for line in _lines_from_user():
         turns.append(Message("user", line))
-        answer = ""
-        for piece in stream(loaded.model, renderer.prompt(turns), sampling, renderer.decode):
-            answer += piece
-            sys.stdout.write(piece)
-            sys.stdout.flush()
-        sys.stdout.write("\n")
-        turns.append(Message("assistant", answer))
+        pieces = stream(loaded.model, renderer.prompt(turns), sampling, renderer.decode)
+        turns.append(Message("assistant", _spoken(pieces)))
 
 
 def runs(folder: Path, as_json: bool) -> None:
     """List the runs below ``folder``."""
-    found = []
-    for path in sorted(p.parent for p in folder.glob("*/recipe.yaml")):
-        finished = RunDir(path).result.exists()
-        result = read_result(path) if finished else {}
-        word = result["verdict"]["word"] if finished else "not finished"
-        found.append({"run": str(path), "verdict": word, "created": result.get("created")})
-    lines = [f"{f['run']:<40} {f['verdict']}" for f in found] or [f"no runs in {folder}"]
-    output.emit(found, as_json, lines)
+    found = [_run_facts(p.parent) for p in sorted(folder.glob("*/recipe.yaml"))]
+    lines = [
+        f"{f['run']:<40} {f['verdict'] or 'not finished; tunewright resume ' + str(f['run'])}" for f in found
+    ]
+    output.emit(found, as_json, lines or [f"no runs in {folder}"])
 
 
-def _lines_from_user() -> Any:
+def _run_facts(path: Path) -> dict[str, Any]:
+    finished = RunDir(path).result.exists()
+    result = read_result(path) if finished else {}
+    verdict = result.get("verdict", {}).get("word")
+    return {"run": str(path), "finished": finished, "verdict": verdict, "created": result.get("created")}
+
+
+def _lines_from_user() -> Iterator[str]:
     while True:
         try:
             line = input("> " if sys.stdin.isatty() else "").strip()
-        except EOFError:
+        except (EOFError, KeyboardInterrupt):
             return
         if not line:
             return
         yield line
+
+
+def _spoken(pieces: Iterable[str]) -> str:
+    """Write pieces as they come; Ctrl-C ends the answer, not the conversation."""
+    answer = ""
+    try:
+        for piece in pieces:
+            answer += piece
+            sys.stdout.write(piece)
+            sys.stdout.flush()
+    except KeyboardInterrupt:
+        typer.echo(" (interrupted)", err=True)
+    sys.stdout.write("\n")
+    sys.stdout.flush()
+    return answer
+
+
+@contextmanager
+def _resumable(directory: Path) -> Iterator[None]:
+    """Say how to go on if the user interrupts."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        where = f"go on with: tunewright resume {directory}"
+        kept = (RunDir(directory).data / "receipt.json").exists()
+        typer.echo(f"interrupted; {where if kept else 'nothing was written yet, start again'}", err=True)
+        raise typer.Exit(130) from None
 
 
 def _judging(options: dict[str, Any]) -> Judging:

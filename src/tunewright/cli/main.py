@@ -24,6 +24,8 @@ Columns = Annotated[
     list[str] | None,
     typer.Option("--column", help="Where to find what, e.g. --column prompt=body; repeatable."),
 ]
+Format = Annotated[str | None, typer.Option(help="Format of the rows, instead of recognising it.")]
+Group = Annotated[str | None, typer.Option(help="Key whose rows must stay on one side of a split.")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="Settings as section.key=value.")]
 DataFile = Annotated[Path, typer.Option("--data", help="File with the questions and the right answers.")]
 Metrics = Annotated[list[str] | None, typer.Option("--metric", help="Metric; repeatable. The first decides.")]
@@ -37,8 +39,11 @@ def main() -> None:
     except TunewrightError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(2)
+    except OSError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(2)
     except KeyboardInterrupt:
-        typer.echo("interrupted; `tunewright resume RUN` goes on from the last checkpoint", err=True)
+        typer.echo("interrupted", err=True)
         sys.exit(130)
 
 
@@ -166,11 +171,37 @@ def runs(
 
 
 @data_app.command("check")
-def data_check(files: Files, column: Columns = None, as_json: Json = False) -> None:
+def data_check(
+    files: Files,
+    column: Columns = None,
+    format: Format = None,
+    group: Group = None,
+    as_json: Json = False,
+) -> None:
     """Report formats, malformed rows and suspicious content; exit 1 if a row is unusable."""
     from tunewright.cli import data as commands
 
-    commands.check(files, column, as_json)
+    commands.check(files, {"columns": column, "format": format, "group": group}, as_json)
+
+
+@data_app.command("prepare")
+def data_prepare(
+    files: Files,
+    out: Annotated[Path, typer.Option(help="New directory for the prepared rows and the receipt.")],
+    column: Columns = None,
+    format: Format = None,
+    group: Group = None,
+    validation: Annotated[float, typer.Option(help="Share of rows for validation.")] = 0.1,
+    test: Annotated[float, typer.Option(help="Share of rows for the final test.")] = 0.1,
+    seed: Annotated[int, typer.Option(help="Decides which row goes where.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Read, reject, drop duplicates and split; writes the rows and a receipt that accounts for each."""
+    from tunewright.cli import data as commands
+
+    reading = {"columns": column, "format": format, "group": group}
+    split = {"validation": validation, "test": test, "seed": seed}
+    commands.prepare(files, out, reading, split, as_json)
 
 
 @data_app.command("show")

@@ -43,8 +43,13 @@ def metric_lines(metrics: Sequence[dict[str, Any]]) -> list[str]:
 def verdict_lines(verdict: dict[str, Any]) -> list[str]:
     """The verdict in one or two lines."""
     lines = ["", f"{verdict['word']}: {verdict['reason']}"]
-    if verdict["word"] == "CAN'T TELL" and verdict["rows_that_would_decide"]:
-        lines.append(f"About {verdict['rows_that_would_decide']} test rows would decide.")
+    if verdict["word"] == "CAN'T TELL" and verdict["metric"]:
+        rows = verdict["rows_that_would_decide"]
+        lines.append(
+            f"About {rows:,} test rows would decide."
+            if rows
+            else "No number of test rows can be named that would decide."
+        )
     return lines
 
 

@@ -125,7 +125,7 @@ class Renderer:
         for (row, draft, veil), group in zip(planned, pieces, strict=True):
             parts = [next(encoded) for _ in group]
             tokens = assemble(draft, parts, float(self.train_on == "all"), examples[row].meta)
-            if veil.hits:
+            if veil.hits and not results[row]:  # counted once per row, however many sequences it gives
                 tokens.extras["control_hits"] = float(veil.hits)
             results[row] += self._limited(tokens)
         return results

@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,13 +27,14 @@ from tunewright.engine.batch import build_batch
 from tunewright.engine.memory import resident_mb
 from tunewright.engine.optim import adamw, load_optimizer_state, optimizer_state, set_rate
 from tunewright.engine.schedule import Kind, rate_at
+from tunewright.engine.step import train_step
 from tunewright.engine.stop import Progress, Watch
 from tunewright.objectives.base import Batch, Forward, Objective
 
 
 @dataclass(frozen=True)
 class FitSettings:
-    """How to step. ``every`` and ``save_every`` count steps; 0 of ``save_every`` saves at evaluations only."""
+    """How to step. ``every`` and ``save_every`` count steps; ``save_every`` 0 saves at evaluations only."""
 
     epochs: int
     learning_rate: float
@@ -123,6 +125,7 @@ class Fit:
         self.job, self.settings, self.checkpoints, self.observe = job, settings, checkpoints, observe
         self.parameters = {n: p for n, p in job.model.named_parameters() if p.requires_grad}
         self.optimizer = adamw(self.parameters, weight_decay=settings.weight_decay, betas=settings.betas)
+        self.loss_of = partial(job.objective.loss, job.forward)
         self.plan = steps_in_order(job.train, settings)
         self.state = State()
         self.device = next(iter(self.parameters.values())).device
@@ -164,26 +167,31 @@ class Fit:
         rate = rate_at(state.step, len(self.plan), settings.learning_rate, settings.schedule, settings.warmup)
         set_rate(self.optimizer, rate)
         batches = [self.batch(rows) for rows in planned.micro]
-        loss, norm, metrics = train_step(
-            batches, self.job, list(self.parameters.values()), self.optimizer, settings.clip_norm, self._where
+        stats = train_step(
+            batches,
+            self.loss_of,
+            list(self.parameters.values()),
+            self.optimizer,
+            settings.clip_norm,
+            self._where,
         )
         state.seconds += time.perf_counter() - begun
         state.tokens += planned.tokens
-        state.loss_since.append(loss)
+        state.loss_since.append(stats.loss)
         speed = state.tokens / state.seconds
         self.observe(
             events.StepEnd(
                 step=state.step,
                 total_steps=len(self.plan),
                 epoch=planned.epoch,
-                loss=loss,
+                loss=stats.loss,
                 learning_rate=rate,
-                grad_norm=norm,
+                grad_norm=stats.grad_norm,
                 tokens=state.tokens,
                 tokens_per_second=speed,
                 seconds_left=sum(p.tokens for p in self.plan[state.step :]) / speed,
                 memory_mb=resident_mb(self.device),
-                metrics=metrics,
+                metrics=stats.metrics,
             )
         )
         self._due()
@@ -215,8 +223,8 @@ class Fit:
                 events.Warned(
                     step,
                     "overfitting: validation loss has risen twice in a row while training loss fell;"
-                    f" the checkpoint of step {state.progress.best_step} is kept. Fewer epochs, more data or a"
-                    " smaller rank would help.",
+                    f" the checkpoint of step {state.progress.best_step} is kept. Fewer epochs, more data"
+                    " or a smaller rank would help.",
                 )
             )
         self.save()
@@ -273,7 +281,7 @@ class Fit:
         total = count = 0.0
         with torch.no_grad():
             for rows in (rows for step in packs for rows in step):
-                out = self.job.objective.loss(self.job.forward, self.batch(rows, validation=True))
+                out = self.loss_of(self.batch(rows, validation=True))
                 total, count = total + float(out.total), count + float(out.count)
         if not math.isfinite(total):
             raise TrainError(f"validation loss is {total} at step {self.state.step}; training cannot go on")
@@ -293,52 +301,5 @@ class Fit:
 
     def _patience_reason(self) -> str:
         watch, p = self.settings.watch, self.state.progress
-        return f"{watch.metric} has not improved for {p.waited} evaluations (best {p.best:.4g} at step {p.best_step})"
-
-
-def train_step(
-    batches: Sequence[Batch],
-    job: Job,
-    parameters: list[nn.Parameter],
-    optimizer: torch.optim.Optimizer,
-    clip_norm: float,
-    where: Callable[[Sequence[int]], str],
-) -> tuple[float, float, dict[str, float]]:
-    """One update over ``batches``: (mean loss, gradient norm before clipping, mean metrics).
-
-    Raises ``TrainError`` at the first non-finite loss or gradient; the update is then not applied.
-    """
-    total = count = 0.0
-    sums: dict[str, float] = {}
-    for batch in batches:
-        out = job.objective.loss(job.forward, batch)
-        value = float(out.total.detach())
-        if not math.isfinite(value):
-            raise TrainError(
-                f"the loss is {value} at {where(batch.rows)}; the update was not applied."
-                " Lower train.learning_rate, or set model.dtype=float32"
-            )
-        out.total.backward()  # type: ignore[no-untyped-call]
-        total, count = total + value, count + float(out.count)
-        for name, metric in out.metrics.items():
-            sums[name] = sums.get(name, 0.0) + float(metric)
-    if count == 0:
-        raise TrainError(f"nothing to learn in {where(batches[0].rows)}: no token has a weight")
-    norm = scale_and_clip(parameters, 1.0 / count, clip_norm)
-    if not math.isfinite(norm):
-        raise TrainError(
-            f"the gradient norm is {norm} at {where(batches[0].rows)}; the update was not applied"
-        )
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-    return total / count, norm, {name: value / count for name, value in sums.items()}
-
-
-def scale_and_clip(parameters: list[nn.Parameter], scale: float, max_norm: float) -> float:
-    """Multiply all gradients by ``scale``, then shrink them to ``max_norm``; returns the norm before that."""
-    grads = [p.grad for p in parameters if p.grad is not None]
-    torch._foreach_mul_(grads, scale)
-    norm = float(torch.nn.utils.get_total_norm(grads))
-    if max_norm > 0 and math.isfinite(norm) and norm > max_norm:
-        torch._foreach_mul_(grads, max_norm / norm)
-    return norm
+        best = f"best {p.best:.4g} at step {p.best_step}"
+        return f"{watch.metric} has not improved for {p.waited} evaluations ({best})"

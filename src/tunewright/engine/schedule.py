@@ -9,12 +9,12 @@ Kind = Literal["linear", "cosine", "constant"]
 
 # Tuned rates of full fine-tuning fall roughly with the square root of the model's width; LoRA wants about
 # ten times the full rate (Schulman et al. 2025, "LoRA Without Regret").
-FULL_RATE_AT_1024 = 3e-5
+FULL_RATE_AT_1024 = 1e-4
 LORA_OVER_FULL = 10.0
 
 
 def auto_rate(method: str, hidden_size: int) -> float:
-    """The stated prior: 3e-5 * sqrt(1024 / hidden size) for full training, ten times that for adapters."""
+    """The stated prior: 1e-4 * sqrt(1024 / hidden size) for full training, ten times that for adapters."""
     rate = FULL_RATE_AT_1024 * math.sqrt(1024 / hidden_size)
     return rate if method in {"full", "freeze"} else rate * LORA_OVER_FULL
 

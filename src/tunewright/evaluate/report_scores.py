@@ -24,6 +24,9 @@ _PARTS = ("systems", "differences")
 _TONES = {"SHIP": "good", "DON'T SHIP": "bad", "CAN'T TELL": "open"}
 
 
+_CHARTED = 3  # metrics in one chart of differences; more would bury the deciding one
+
+
 def system_name(name: str) -> str:
     """What a reader calls ``zero_shot``, ``few_shot``, ``tuned`` …"""
     return _SYSTEMS.get(name) or show.words_of(name)
@@ -121,12 +124,19 @@ def _score(metric: View, system: str, decimals: int) -> View:
 
 
 def forests(result: Mapping[str, Any]) -> list[View]:
-    """One chart of differences per unit and direction, the deciding metric first."""
-    groups: dict[tuple[str, bool], list[Interval]] = {}
+    """One chart of differences per unit and direction, the deciding metric first; the table has the rest."""
+    grouped: dict[tuple[str, bool], list[View]] = {}
     for metric in metrics_of(result):
-        rows = groups.setdefault((metric["unit"], metric["higher_is_better"]), [])
-        for name in systems_in_order(metric.get("differences") or {}):
-            rows += _forest_row(metric, name)
+        grouped.setdefault((metric["unit"], metric["higher_is_better"]), []).append(metric)
+    groups = {
+        key: [
+            row
+            for metric in metrics[:_CHARTED]
+            for name in systems_in_order(metric.get("differences") or {})
+            for row in _forest_row(metric, name)
+        ]
+        for key, metrics in grouped.items()
+    }
     axis = {True: ("worse", "better"), False: ("better", "worse")}
     return [
         {"wide": interval_chart(rows, axis[higher]), "narrow": interval_chart(rows, axis[higher], 310)}

@@ -17,6 +17,7 @@ import torch
 from tunewright.core.errors import DataError
 from tunewright.core.records import Conversation, Example, Message, Text, Tokens, as_conversation
 from tunewright.data.pack import plan_epoch
+from tunewright.data.render import Renderer
 from tunewright.engine.batch import build_batch
 from tunewright.evaluate.baselines import with_shots
 from tunewright.evaluate.metrics import METRICS, Metric
@@ -71,15 +72,18 @@ class Evaluator:
     """One set of questions, one set of metrics, one way of asking; call it with any model.
 
     ``forward_of`` makes a ``Forward`` of a model, for log-probabilities; ``micro_tokens`` bounds its batches.
+    Documents are read in pieces of ``piece`` tokens. ``context`` is what the model has room for, in tokens.
     """
 
-    renderer: Any
+    renderer: Renderer
     questions: Sequence[Question]
     metrics: Sequence[str]
     sampling: Sampling
     forward_of: Callable[[Any], Any]
     batch_size: int = 32
     micro_tokens: int = 2048
+    piece: int = 2048
+    context: int = 2**30
     on_progress: Callable[[int, int], None] | None = None
 
     def __call__(self, model: Any, shots: Sequence[Conversation] = ()) -> Answers:
@@ -113,18 +117,20 @@ class Evaluator:
     ) -> np.ndarray:
         if metric.needs == "text":
             return metric.rows(answers.texts, [q.reference for q in self.questions])
-        sequences = [self._reading(q, shots) for q in self.questions]
+        sequences = [reading(self.renderer, q, self.piece, shots) for q in self.questions]
         nll, tokens = answer_likelihood(self.forward_of(model), sequences, self.micro_tokens).T
         return metric.rows(list(nll), list(tokens))
 
-    def _reading(self, question: Question, shots: Sequence[Conversation]) -> list[Tokens]:
-        """The question with its reference answer, of which only the answer has weight."""
-        if isinstance(question.example, Text):
-            return list(self.renderer.documents(question.example))
-        context = [Message(m.role, m.content, 0.0, m.extra) for m in with_shots(shots, question.prompt)]
-        last = Message("assistant", question.reference, 1.0, question.example.messages[-1].extra)
-        whole = Conversation((*context, last), question.example.meta, question.tools)
-        return list(self.renderer.conversation(whole))
+
+def reading(
+    renderer: Renderer, question: Question, piece: int, shots: Sequence[Conversation] = ()
+) -> list[Tokens]:
+    """The question with its reference answer, of which only the answer has weight; a document in pieces."""
+    if isinstance(question.example, Text):
+        return renderer.document_chunks(question.example.text, piece)
+    context = [Message(m.role, m.content, 0.0, m.extra) for m in with_shots(shots, question.prompt)]
+    last = Message("assistant", question.reference, 1.0, question.example.messages[-1].extra)
+    return renderer.conversation(Conversation((*context, last), question.example.meta, question.tools))
 
 
 def answer_likelihood(forward: Any, sequences: Sequence[list[Tokens]], micro_tokens: int) -> np.ndarray:

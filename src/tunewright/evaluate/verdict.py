@@ -76,27 +76,40 @@ def _decided(word: Word, against: str, differences: dict[str, Difference], metri
         if word == "SHIP" and len(differences) > 1
         else ""
     )
-    reason = f"{metric.name} is {good} than {against} by {abs(found.value):.3g} ({_evidence(found)}){tail}."
+    size = f"{_amount(abs(found.value), metric)}{_unit(metric)}"
+    reason = f"{metric.name} is {good} than {_called(against)} by {size} ({_evidence(found, metric)}){tail}."
     return Verdict(word, metric.name, against, found, reason)
 
 
 def _undecided(names: list[str], differences: dict[str, Difference], metric: Metric) -> Verdict:
     against = max(names, key=lambda name: differences[name].rows_to_decide or math.inf)
     found = differences[against]
-    rows = found.rows_to_decide
-    if rows is not None:
-        advice = f"about {rows:,} test rows would decide"
-    elif found.value == 0:
-        advice = "no number of rows can be named for a difference of 0"
-    else:
-        advice = "more test rows are needed"
+    change = f"{_amount(found.value, metric, sign=True)}{_unit(metric)}"
     reason = (
-        f"{metric.name} differs from {against} by {found.value:+.3g} ({_evidence(found)}), "
-        f"which does not exclude zero; {advice}."
+        f"{metric.name} differs from {_called(against)} by {change} ({_evidence(found, metric)}), "
+        "which does not exclude zero."
     )
-    return Verdict("CAN'T TELL", metric.name, against, found, reason, rows)
+    return Verdict("CAN'T TELL", metric.name, against, found, reason, found.rows_to_decide)
 
 
-def _evidence(found: Difference) -> str:
-    span = f"{found.low:+.3g} to {found.high:+.3g}"
-    return f"{found.level:.0%} interval {span}, p = {found.p:.2g}, n = {found.n:,} rows"
+def _evidence(found: Difference, metric: Metric) -> str:
+    low, high = (_amount(bound, metric, sign=True) for bound in (found.low, found.high))
+    p = "p < 0.001" if found.p < 0.001 else f"p = {found.p:.2g}"
+    return f"{found.level:.0%} interval {low} to {high}, {p}, n = {found.n:,} rows"
+
+
+def _amount(value: float, metric: Metric, *, sign: bool = False) -> str:
+    """A share in percentage points with one decimal, anything else with three digits."""
+    plus = "+" if sign else ""
+    return f"{100 * value:{plus}.1f}" if metric.unit == "share" else f"{value:{plus}.3g}"
+
+
+def _unit(metric: Metric) -> str:
+    if metric.unit == "share":
+        return " percentage points"
+    return "" if metric.unit == metric.name else f" {metric.unit}"
+
+
+def _called(system: str) -> str:
+    """``zero_shot`` as people write it; a path or a model's name stays as it is."""
+    return {"zero_shot": "zero-shot", "few_shot": "few-shot"}.get(system, system)

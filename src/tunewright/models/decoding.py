@@ -19,8 +19,11 @@ from tunewright.models.sampling import Sampling, choose, draw
 from tunewright.models.textstream import Decode, TextStream
 
 SHARED_FROM = 16  # a common beginning shorter than this is not worth a pass of its own
-PREFILL_TOKENS = 2048  # columns per prompt pass: bounds its memory, and keeps prompts of like length together
-REARRANGE_AT = 4  # finished rows are dropped, and prompts admitted, once one row in so many is finished
+# Columns per prompt pass: bounds its memory and, as prompts are sorted by length, its padding. A processor is
+# busy with far fewer than an accelerator.
+PREFILL_TOKENS = {"cpu": 1024}
+PREFILL_TOKENS_ELSEWHERE = 8192
+REARRANGE_AT = 4  # rows are dropped or admitted once one in so many is finished or one place in so many free
 
 
 class Row:
@@ -101,18 +104,17 @@ class Batcher:
         with evaluating(self._runner.model):
             self._extend_prefix()
             while waiting or flight:
-                if flight is None or _thinned(flight):
+                free = batch_size - sum(not row.done for row in flight.rows) if flight else batch_size
+                refill = bool(waiting) and free * REARRANGE_AT >= batch_size
+                if flight is None or refill or _thinned(flight):
                     parts = [flight] if flight else []
-                    free = batch_size - sum(not row.done for part in parts for row in part.rows)
                     admitted = [waiting.popleft() for _ in range(min(free, len(waiting)))]
                     for group in self._groups(admitted):
                         parts.append(self._started(group))
                         yield from group
                     flight = self._joined(parts)
                 if flight:
-                    live = [row for row in flight.rows if not row.done]
-                    self._advance(flight)
-                    yield from live
+                    yield from self._advance(flight)
 
     @torch.inference_mode()
     def _extend_prefix(self) -> None:
@@ -128,6 +130,7 @@ class Batcher:
 
     def _groups(self, rows: list[Row]) -> Iterator[list[Row]]:
         """Cut rows, longest first, into those whose prompts are run in one pass."""
+        largest = PREFILL_TOKENS.get(self._runner.device.type, PREFILL_TOKENS_ELSEWHERE)
         group: list[Row] = []
         lines = 0
         for row in rows:
@@ -137,7 +140,7 @@ class Batcher:
                 # A prompt shorter than the first repeats the end of the prefix in place of padding, and a
                 # soft prompt has no ids to repeat.
                 unpaddable = self._virtual and first - len(row.prompt) > self._shared
-                if unpaddable or (lines + 1) * (first - self._shared) > PREFILL_TOKENS:
+                if unpaddable or (lines + 1) * (first - self._shared) > largest:
                     yield group
                     group, lines = [], 0
             group.append(row)
@@ -161,11 +164,13 @@ class Batcher:
         return Flight(cache, mask, self._pick(logits[lines], rows), rows, lines)
 
     @torch.inference_mode()
-    def _advance(self, flight: Flight) -> None:
-        """Feed the last tokens and choose the next ones."""
+    def _advance(self, flight: Flight) -> list[Row]:
+        """Feed the last tokens and choose the next ones; returns the rows that got one."""
+        live = [row for row in flight.rows if not row.done]
         flight.mask = F.pad(flight.mask, (0, 1), value=1)
         logits = self._runner.logits(flight.last[:, None], flight.mask, flight.cache)
         flight.last = self._pick(logits, flight.rows)
+        return live
 
     @torch.inference_mode()
     def _joined(self, parts: list[Flight]) -> Flight | None:

@@ -6,12 +6,14 @@ Code that comes with a model is never run and pickled weights are never read.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from peft import PeftModel
+from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
@@ -26,9 +28,9 @@ from tunewright.models.quiet import quiet_peft
 transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
 Source = Literal["embedded", "directory", "adapter", "gguf", "hub"]
-BASE_RECORD = (
-    "base.json"  # beside an adapter: which base it was trained on, by name and by hash of its config
-)
+BASE_RECORD = "base.json"  # beside an adapter: the base it was trained on, by name and shape
+HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 
 # For base models that come without a chat template: plain text, ended by the end-of-text token.
 PLAIN_TEMPLATE = (
@@ -75,11 +77,11 @@ def resolve(name: str) -> ModelRef:
         return ModelRef(name, "gguf", str(path))
     if path.exists():
         raise ModelError(f"{name} is a file, not a model; give a directory, a .gguf file or a name")
-    if name.count("/") == 1 and not name.startswith((".", "/", "~")):
+    if HUB_ID.fullmatch(name):
         return ModelRef(name, "hub", name)
-    raise ModelError(
-        f"no model {name!r}: neither a directory nor an embedded name. {nearest(name, EMBEDDED)}"
-    )
+    beside = [p.name for p in path.parent.iterdir() if p.is_dir()] if path.parent.is_dir() else []
+    close = nearest(path.name, [*EMBEDDED, *beside])
+    raise ModelError(f"no model {name!r}: neither a directory nor an embedded name. {close}")
 
 
 def _resolve_directory(name: str, path: Path) -> ModelRef:
@@ -89,6 +91,7 @@ def _resolve_directory(name: str, path: Path) -> ModelRef:
     if (run.model / "config.json").exists():
         return replace(_resolve_directory(name, run.model), name=name)
     if (path / "adapter_config.json").exists():
+        _refuse_pickles(name, path)
         base = _base_of(path)
         if base.adapter is not None:
             raise ModelError(f"{name}: its base {base.name} is itself an adapter; merge that one first")
@@ -99,19 +102,40 @@ def _resolve_directory(name: str, path: Path) -> ModelRef:
             raise ModelError(
                 f"{name} brings its own code (auto_map in config.json); Tunewright never runs it"
             )
+        _refuse_pickles(name, path)
         return ModelRef(name, "directory", str(path))
     raise ModelError(f"{path} holds no model: neither config.json, adapter_config.json, adapter/ nor model/")
 
 
+def _refuse_pickles(name: str, directory: Path) -> None:
+    """A pickle can run any program when it is read, so only safetensors count as weights."""
+    if any(directory.glob("*.safetensors")):
+        return
+    pickled = sorted(p.name for ending in PICKLED for p in directory.glob(f"*{ending}"))
+    if pickled:
+        raise ModelError(
+            f"{name} holds its weights only as a pickle ({pickled[0]}), which is never read because it can"
+            " run code; convert it to safetensors where you trust it"
+        )
+    raise ModelError(f"{name} has a config but no weights (*.safetensors)")
+
+
 def _base_of(adapter: Path) -> ModelRef:
+    try:
+        return resolve(_base_name(adapter))
+    except ModelError as error:
+        raise ModelError(f"the base model of the adapter {adapter} cannot be used: {error}") from None
+
+
+def _base_name(adapter: Path) -> str:
     record = adapter / BASE_RECORD
     if record.exists():
-        return resolve(json.loads(record.read_text(encoding="utf-8"))["name"])
+        return str(json.loads(record.read_text(encoding="utf-8"))["name"])
     config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
     base = config.get("base_model_name_or_path")
     if not base:
-        raise ModelError(f"{adapter}/adapter_config.json names no base model (base_model_name_or_path)")
-    return resolve(base)
+        raise ModelError("its adapter_config.json names none (base_model_name_or_path)")
+    return str(base)
 
 
 def load(
@@ -122,7 +146,7 @@ def load(
     template: str | None = None,
     weights: torch.dtype | None = None,
 ) -> Loaded:
-    """Load model and tokenizer. ``weights`` overrides the format weights are kept in (training keeps float32)."""
+    """Load model and tokenizer; ``weights`` overrides the format weights are kept in (training: float32)."""
     ref = resolve(name)
     precision = choose(device, dtype)
     notes: list[str] = []
@@ -132,14 +156,14 @@ def load(
         folder, kwargs["gguf_file"] = str(Path(ref.path).parent), Path(ref.path).name
         kwargs.pop("use_safetensors")
     model = _reading(
-        name, lambda: AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=False, **kwargs)
+        ref, lambda: AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=False, **kwargs)
     )
     tokenizer, note = load_tokenizer(name, template)
     notes += [note] if note else []
     if ref.adapter is not None:
         _check_base(ref.adapter, model)
         with quiet_peft():
-            model = _reading(name, lambda: PeftModel.from_pretrained(model, str(ref.adapter)))
+            model = _reading(ref, lambda: PeftModel.from_pretrained(model, str(ref.adapter)))
     model.to(precision.device).eval()
     return Loaded(model, tokenizer, ref, precision, tuple(notes))
 
@@ -152,15 +176,15 @@ def load_tokenizer(name: str, template: str | None = None) -> tuple[Any, str | N
         folder = str(ref.adapter)
     elif ref.path.endswith(".gguf"):
         folder, extra = str(Path(ref.path).parent), {"gguf_file": Path(ref.path).name}
-    tokenizer = _reading(
-        name, lambda: AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **extra)
-    )
+    tokenizer = _reading(ref, lambda: AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **extra))
     tokenizer.chat_template, note = _template(tokenizer, template)
     return tokenizer, note
 
 
-def base_record(name: str, model: Any) -> dict[str, Any]:
-    """What ``base.json`` holds beside an adapter."""
+def base_record(ref: ModelRef, model: Any) -> dict[str, Any]:
+    """What ``base.json`` holds beside an adapter; a local path is kept whole, to be found from anywhere."""
+    local = ref.source in {"directory", "gguf"}
+    name = str(Path(ref.name).expanduser().resolve()) if local else ref.name
     return {"name": name, "shape": _shape_of(model)}
 
 
@@ -195,10 +219,20 @@ def _template(tokenizer: Any, override: str | None) -> tuple[str, str | None]:
     return PLAIN_TEMPLATE, "the model has no chat template; using plain '### Instruction / ### Response' text"
 
 
-def _reading(name: str, read: Any) -> Any:
+def _reading(ref: ModelRef, read: Any) -> Any:
     """Call ``read``; what the libraries raise about a bad model becomes one clear sentence."""
     try:
         return read()
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelError(f"cannot load {name!r}: {first}") from error
+    except OSError as error:
+        if ref.source != "hub":
+            raise ModelError(f"cannot load {ref.name!r}: {_first_line(error)}") from error
+        raise ModelError(
+            f"cannot load {ref.name!r}: there is no such directory, and as a model of the hub it is neither"
+            f" in the local cache nor within reach, or has no safetensors weights ({_first_line(error)})"
+        ) from error
+    except (ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
+        raise ModelError(f"cannot load {ref.name!r}: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

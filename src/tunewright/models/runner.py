@@ -68,8 +68,8 @@ class Runner:
             return True
         if shortest <= original or self.virtual:
             raise ModelError(
-                f"rows reach {longest} tokens, beyond the {original} where this model's LongRoPE changes, "
-                f"others begin below: keep prompt and new tokens within {original}, or send longer prompts only"
+                f"rows reach {longest} tokens, past the {original} where this model's LongRoPE changes; "
+                f"others begin below; keep prompt + new tokens within {original} or send only long prompts"
             )
         return False
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 from typing import Any, cast
 
 import torch
+from transformers import AutoModelForCausalLM
 
 from tunewright.adapt.base import ADAPTERS, Adapter
 from tunewright.core.errors import ConfigError
@@ -18,6 +20,7 @@ from tunewright.engine.schedule import auto_rate
 from tunewright.engine.stop import Watch
 from tunewright.evaluate.metrics import METRICS
 from tunewright.models.load import Loaded, load
+from tunewright.models.load import resolve as resolve_model
 from tunewright.objectives.base import OBJECTIVES, Objective
 from tunewright.run.recipe import AdaptSection, Recipe
 from tunewright.run.resolve import Resolved
@@ -41,14 +44,16 @@ def assemble(recipe: Recipe) -> Parts:
     adapter, objective = make_adapter(recipe.adapt), OBJECTIVES[recipe.objective.name]()
     check_fit(objective, adapter, recipe)
     section = recipe.model
+    if resolve_model(section.name).adapter is not None:
+        raise ConfigError(
+            f"model {section.name!r} is an adapter and cannot be trained on as it is; run it with"
+            " output.final=merged and start from the model/ folder of that run"
+        )
     weights = torch.float32 if recipe.adapt.method in FULL_PRECISION else None
     loaded = load(
         section.name, device=section.device, dtype=section.dtype, template=section.template, weights=weights
     )
-    if loaded.ref.adapter is not None:
-        raise ConfigError(
-            f"model {section.name!r} is an adapter; export it merged first, then train on the result"
-        )
+    rehearse(adapter, loaded)
     renderer = Renderer(
         loaded.tokenizer,
         train_on=recipe.data.train_on,
@@ -61,8 +66,39 @@ def assemble(recipe: Recipe) -> Parts:
 def check_early(recipe: Recipe) -> None:
     """The checks that need neither model nor data, so that a wrong recipe fails in the first second."""
     check_fit(OBJECTIVES[recipe.objective.name](), make_adapter(recipe.adapt), recipe)
+    check_effect(recipe)
+    if not recipe.data.train:
+        raise ConfigError("data.train names no file")
+    if not recipe.evaluate.metrics:
+        raise ConfigError("evaluate.metrics is empty; name a metric or leave it at auto")
     for name in recipe.evaluate.metrics if recipe.evaluate.metrics != "auto" else ():
         _ = METRICS[name]  # raises with the nearest names
+    try:
+        torch.device("cpu" if recipe.model.device == "auto" else recipe.model.device)
+    except RuntimeError:
+        device = recipe.model.device
+        raise ConfigError(f"model.device {device!r} is no device; use auto, cpu, cuda or mps") from None
+
+
+def check_effect(recipe: Recipe) -> None:
+    """Raise ``ConfigError`` for a setting that was changed and would not be read by a run like this one."""
+    documents, few_shot = recipe.objective.name == "text", "few_shot" in recipe.evaluate.baselines
+    for section, name, idle, because in (
+        (recipe.data, "train_on", documents, "objective text learns every token"),
+        (recipe.data, "over_long", documents, "documents are read in pieces"),
+        (recipe.evaluate, "shots", not few_shot, "few_shot is not among evaluate.baselines"),
+    ):
+        if idle and getattr(section, name) != type(section).model_fields[name].default:
+            where = "data" if section is recipe.data else "evaluate"
+            raise ConfigError(f"{where}.{name} has no effect here: {because}; remove it")
+
+
+def rehearse(adapter: Adapter, loaded: Loaded) -> None:
+    """Attach to an empty shell of the model, so that what does not fit it is found before any work."""
+    with torch.device("meta"):
+        make: Any = AutoModelForCausalLM.from_config
+        shell = make(loaded.model.config)
+    adapter.attach(shell)
 
 
 def seed_adapter(seed: int) -> None:
@@ -70,7 +106,7 @@ def seed_adapter(seed: int) -> None:
     torch.manual_seed(seed_from(seed, "adapter"))
 
 
-def merged_copy(recipe: Recipe, adapter: Path) -> Any:
+def merged_copy(adapter: Path) -> Any:
     """The base in float32 with the saved adapter folded in; the model in use stays as it is."""
     loaded = load(str(adapter), device="cpu", weights=torch.float32)
     return cast(Any, loaded.model).merge_and_unload()
@@ -79,7 +115,7 @@ def merged_copy(recipe: Recipe, adapter: Path) -> Any:
 def make_adapter(section: AdaptSection) -> Adapter:
     """The adapter that the section describes; a setting its method does not know is an error, not ignored."""
     kind = ADAPTERS[section.method]
-    known = {"full": {"dropout"}, "lora": {"rank", "alpha", "dropout", "targets"}}[section.method]
+    known = set(signature(kind).parameters) & set(type(section).model_fields)
     for name in section.model_fields_set - {"method"} - known:
         if getattr(section, name) != type(section).model_fields[name].default:
             raise ConfigError(f"adapt.{name} has no effect with adapt.method {section.method!r}; remove it")
@@ -91,8 +127,8 @@ def check_fit(objective: Objective, adapter: Adapter, recipe: Recipe) -> None:
     """Raise ``ConfigError`` if the objective requires what nothing here provides, saying how to supply it."""
     for missing in sorted(objective.requires - adapter.provides):
         raise ConfigError(
-            f"objective {recipe.objective.name!r} requires a {missing}, which adapt.method {recipe.adapt.method!r}"
-            f" does not provide; use {REMEDIES.get(missing, 'another method')}"
+            f"objective {recipe.objective.name!r} requires a {missing}, which adapt.method"
+            f" {recipe.adapt.method!r} does not provide; use {REMEDIES.get(missing, 'another method')}"
         )
     if recipe.output.final == "merged" and recipe.adapt.method in FULL_PRECISION:
         raise ConfigError(

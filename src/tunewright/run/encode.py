@@ -8,54 +8,84 @@ from typing import Any
 
 from tunewright.core.errors import DataError
 from tunewright.core.records import Example, Tokens
-from tunewright.data.lengths import tally
+from tunewright.data.lengths import Tally, tally
+from tunewright.data.pipeline import Prepared
 from tunewright.run.compose import Parts, check_kinds
+from tunewright.run.session import Session
 
 HALF = 0.5
 
 
 @dataclass(frozen=True)
 class Sequences:
-    """Rendered training and validation rows that have something to learn."""
+    """Rendered training and validation rows with something to learn; ``facts`` counts the training rows."""
 
     train: list[Tokens]
     validation: list[Tokens]
     facts: dict[str, Any]
 
 
-def encode_splits(parts: Parts, session: Any, splits: Any) -> Sequences:
-    """Render train and validation; refuse a run in which no token has weight, and say what was cut or empty."""
-    name = session.recipe.objective.name
-    check_kinds(parts.objective, name, [*splits.train, *splits.validation, *splits.test])
-    train = encode(parts, splits.train)
-    validation = encode(parts, splits.validation)
+def encode_splits(parts: Parts, session: Session, splits: Prepared) -> Sequences:
+    """Render train and validation; refuse a run that would learn nothing, and say what was cut or empty."""
+    check_kinds(
+        parts.objective, session.recipe.objective.name, [*splits.train, *splits.validation, *splits.test]
+    )
+    train, dropped = _encode(parts, splits.train)
+    validation, dropped_validation = _encode(parts, splits.validation)
     counts = tally(train, parts.renderer.max_length)
-    if counts.trained_tokens == 0:
+    for name, sequences, left_out in (
+        ("training", counts, dropped),
+        ("validation", tally(validation, parts.renderer.max_length), dropped_validation),
+    ):
+        _warn(session, name, sequences, left_out, parts.renderer.max_length or 0)
+    _refuse(session, counts, dropped, len(splits.train))
+    kept = _learnable(validation)
+    if validation and not kept:
         raise DataError(
-            f"no token of {len(splits.train)} training rows would be learnt (data.train_on is"
-            f" {session.recipe.data.train_on!r}); look at `tunewright data show`"
+            f"none of {len(validation)} validation sequences has a token to learn; raise data.max_length,"
+            " change data.train_on, or set data.split.validation=0"
         )
-    if counts.truncated:
+    return Sequences(_learnable(train), kept, {**asdict(counts), "dropped": dropped})
+
+
+def _encode(parts: Parts, examples: Sequence[Example]) -> tuple[list[Tokens], int]:
+    """Every sequence of every example in order, and how many were left out as over-long."""
+    before = parts.renderer.dropped
+    found = [tokens for example in examples for tokens in parts.objective.encode(example, parts.renderer)]
+    return found, parts.renderer.dropped - before
+
+
+def _learnable(sequences: Sequence[Tokens]) -> list[Tokens]:
+    """Those with at least one token to predict."""
+    return [t for t in sequences if t.trained]
+
+
+def _warn(session: Session, name: str, counts: Tally, dropped: int, limit: int) -> None:
+    rows = counts.rows + dropped
+    for count, what in (
+        (counts.truncated, f"are longer than {limit} tokens and were cut (data.max_length, data.over_long)"),
+        (dropped, f"are longer than {limit} tokens and were left out (data.max_length, data.over_long)"),
+        (counts.all_masked, "have nothing to learn and were left out"),
+    ):
+        if count:
+            session.warn(f"{count} of {rows} {name} sequences {what}")
+    if counts.control_hits:
         session.warn(
-            f"{counts.truncated} of {counts.rows} sequences are longer than data.max_length and were cut"
+            f"{counts.control_hits} control strings of the chat template stand in the {name} rows; they are"
+            " read as plain text"
         )
-    if counts.all_masked:
-        session.warn(
-            f"{counts.all_masked} of {counts.rows} sequences have nothing to learn and were left out"
+
+
+def _refuse(session: Session, counts: Tally, dropped: int, rows: int) -> None:
+    if counts.trained_tokens == 0:
+        data = session.recipe.data
+        raise DataError(
+            f"no token of {rows} training rows would be learnt: data.train_on is {data.train_on!r}, and"
+            f" {counts.truncated} were cut and {dropped} left out at data.max_length={data.max_length}; look"
+            " at `tunewright data show`"
         )
     if counts.all_masked > HALF * counts.rows:
         raise DataError(
-            f"{counts.all_masked} of {counts.rows} training sequences have nothing to learn; raise data.max_length"
-            " or change data.train_on"
+            f"{counts.all_masked} of {counts.rows} training sequences have nothing to learn; raise"
+            " data.max_length or change data.train_on"
         )
-    return Sequences(learnable(train), learnable(validation), asdict(counts))
-
-
-def encode(parts: Parts, examples: Sequence[Example]) -> list[Tokens]:
-    """Every sequence of every example, in order."""
-    return [tokens for example in examples for tokens in parts.objective.encode(example, parts.renderer)]
-
-
-def learnable(sequences: Sequence[Tokens]) -> list[Tokens]:
-    """Those with at least one token to predict."""
-    return [t for t in sequences if t.trained]

@@ -3,56 +3,71 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from tunewright.adapt.lora import fuse
 from tunewright.core import events
 from tunewright.core.errors import ConfigError, DataError
-from tunewright.core.events import Observer, Stage
-from tunewright.core.records import Example, Text
+from tunewright.core.events import Observer, Stage, Warned
+from tunewright.core.paths import RunDir
+from tunewright.core.records import Conversation, Example
 from tunewright.data.load import load as load_rows
-from tunewright.data.render import Renderer
-from tunewright.evaluate.baselines import choose_shots
 from tunewright.evaluate.bootstrap import interval
 from tunewright.evaluate.metrics import METRICS
-from tunewright.evaluate.runner import Answers, Evaluator, longest_answer, questions
-from tunewright.evaluate.suggest import suggest
-from tunewright.models.forward import ModelForward
-from tunewright.models.generate import Sampling
+from tunewright.evaluate.runner import Answers, Evaluator, questions
 from tunewright.models.load import load
 from tunewright.models.precision import use_all_cores
+from tunewright.run import asking
+from tunewright.run.compose import FULL_PRECISION
 from tunewright.run.prove import measure
 from tunewright.run.publish import clusters_of
+from tunewright.run.resolve import read_recipe
+from tunewright.run.session import Run
 
 
 @dataclass(frozen=True)
 class Judging:
-    """How to ask and how to score."""
+    """How to ask and how to score.
 
-    metrics: Sequence[str] = ()  # empty: chosen from the reference answers
+    What is not given is taken from the recipe of the run that is judged, so that its numbers come out again;
+    for any other model the defaults of a recipe hold. ``metrics``: empty for those that fit the answers.
+    ``weights`` is the format weights are kept in, if not that of computing.
+    """
+
+    metrics: Sequence[str] = ()
     columns: dict[str, str] | None = None
     rows: int | None = None
     shots: int = 0
     shots_from: str | None = None
     max_new_tokens: int | None = None
+    piece: int = 2048
     batch_size: int = 32
+    micro_tokens: int = 2048
     level: float = 0.95
     device: str = "auto"
     dtype: str = "auto"
+    weights: torch.dtype | None = None
     seed: int = 0
 
 
+Model = str | Path | Run
+
+
 def evaluate(
-    model: str | Path, data: str | Path, how: Judging | None = None, observe: Observer = events.silent
+    model: Model, data: str | Path, how: Judging | None = None, observe: Observer = events.silent
 ) -> dict[str, Any]:
     """Metrics of one model on one file, each with n and interval."""
-    how = how or Judging()
+    name = _name_of(model)
+    how = settled(how or Judging(), name)
     examples = _rows_of(data, how)
-    answers, evaluator = _ask(str(model), examples, how, observe)
+    answers, evaluator = _ask(name, examples, how, observe)
     clusters = clusters_of(evaluator)
     return {
-        "model": str(model),
+        "model": name,
         "data": str(data),
         "n": len(evaluator.questions),
         "shots": how.shots,
@@ -71,16 +86,16 @@ def evaluate(
 
 
 def compare(
-    models: Sequence[str | Path],
+    models: Sequence[Model],
     data: str | Path,
     how: Judging | None = None,
     observe: Observer = events.silent,
 ) -> dict[str, Any]:
     """The last of ``models`` against each of the others on the same rows: differences, intervals, verdict."""
-    names = [str(m) for m in models]
+    names = [_name_of(m) for m in models]
     if len(names) < 2 or len(set(names)) < len(names):
         raise ConfigError("compare needs at least two different models; the last is the candidate")
-    how = how or Judging()
+    how = settled(how or Judging(), names[-1])
     examples = _rows_of(data, how)
     systems: dict[str, Answers] = {}
     for name in names:
@@ -98,10 +113,34 @@ def compare(
     }
 
 
+def settled(how: Judging, name: str) -> Judging:
+    """``how`` with what it leaves open taken from the run called ``name``, if it is one."""
+    run = RunDir(Path(name))
+    if not run.recipe.exists():
+        return how
+    recipe = read_recipe(run).recipe
+    section, default = recipe.evaluate, Judging()
+    found: dict[str, Any] = {
+        "metrics": () if section.metrics == "auto" else tuple(section.metrics),
+        "max_new_tokens": None if section.max_new_tokens == "auto" else section.max_new_tokens,
+        "piece": recipe.data.max_length,
+        "batch_size": section.batch_size,
+        "micro_tokens": recipe.train.micro_tokens,
+        "level": section.level,
+        "dtype": recipe.model.dtype,
+        "weights": torch.float32 if recipe.adapt.method in FULL_PRECISION else None,
+        "seed": recipe.train.seed,
+    }
+    return replace(how, **{k: v for k, v in found.items() if getattr(how, k) == getattr(default, k)})
+
+
+def _name_of(model: Model) -> str:
+    return str(model.path if isinstance(model, Run) else model)
+
+
 def _rows_of(data: str | Path, how: Judging) -> list[Example]:
     loaded = load_rows([str(data)], columns=how.columns)
-    bad = [p for p in loaded.problems if p.action == "rejected"]
-    if bad:
+    if bad := loaded.rejected:
         raise DataError(
             f"{len(bad)} row(s) of {data} are unusable, the first at line {bad[0].line}: {bad[0].reason};"
             f" see `tunewright data check {data}`"
@@ -112,34 +151,39 @@ def _rows_of(data: str | Path, how: Judging) -> list[Example]:
 
 
 def _ask(
-    model: str, examples: Sequence[Example], how: Judging, observe: Observer
+    name: str, examples: Sequence[Example], how: Judging, observe: Observer
 ) -> tuple[Answers, Evaluator]:
     use_all_cores()
-    observe(Stage("load model", model))
-    loaded = load(model, device=how.device, dtype=how.dtype)
-    for note in loaded.notes:
-        observe(Stage("note", note))
-    renderer = Renderer(loaded.tokenizer)
+    observe(Stage("load model", name))
+    loaded = load(name, device=how.device, dtype=how.dtype, weights=how.weights)
+    if loaded.ref.adapter is not None:
+        fuse(loaded.model)  # the same arithmetic as in training, so the same numbers to the last bit
     asked = questions(examples, how.rows)
-    documents = all(isinstance(q.example, Text) for q in asked)
-    names = list(how.metrics) or (
-        ["perplexity"] if documents else list(suggest([q.reference for q in asked]).metrics)
-    )
-    evaluator = Evaluator(
-        renderer=renderer,
-        questions=asked,
-        metrics=names,
-        sampling=Sampling(
-            max_new_tokens=how.max_new_tokens or longest_answer(renderer, asked), stop_ids=renderer.stop_ids
+    evaluator = asking.evaluator(
+        loaded,
+        asked,
+        asking.Asking(
+            metrics=list(how.metrics) or asking.suggested(asked)[0],
+            max_new_tokens=how.max_new_tokens or asking.longest(loaded, asked),
+            piece=how.piece,
+            batch_size=how.batch_size,
+            micro_tokens=how.micro_tokens,
         ),
-        forward_of=lambda m: ModelForward(m, compute=loaded.precision.dtype),
-        batch_size=how.batch_size,
-        on_progress=lambda done, total: observe(events.Progress("answers", done, total)),
+        observe,
     )
-    shots = []
-    if how.shots:
-        if how.shots_from is None:
-            raise ConfigError("few-shot evaluation needs a file to take the examples from (--shots-from)")
-        shots = choose_shots(load_rows([how.shots_from], columns=how.columns).examples, how.shots, how.seed)
+    for note in (*loaded.notes, *evaluator.renderer.notes):
+        observe(Stage("note", note))
+    shots = _shots(evaluator, how, observe)
     observe(Stage("score", f"{len(asked)} rows"))
     return evaluator(loaded.model, shots), evaluator
+
+
+def _shots(evaluator: Evaluator, how: Judging, observe: Observer) -> list[Conversation]:
+    if not how.shots:
+        if how.shots_from is not None:
+            raise ConfigError("--shots-from has no effect without --shots; say how many examples to take")
+        return []
+    if how.shots_from is None:
+        raise ConfigError("few-shot evaluation needs a file to take the examples from (--shots-from)")
+    rows = load_rows([how.shots_from], columns=how.columns).examples
+    return asking.fitting_shots(evaluator, rows, how.shots, how.seed, lambda text: observe(Warned(0, text)))

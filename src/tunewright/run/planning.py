@@ -2,37 +2,34 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-from tunewright.core.events import Observer, Stage
-from tunewright.core.paths import RunDir
+from tunewright.core.events import Observer
 from tunewright.engine.loop import steps_in_order
-from tunewright.run import compose, encode
+from tunewright.run import compose
+from tunewright.run.ready import make_ready
 from tunewright.run.resolve import Resolved
 from tunewright.run.rows import prepare_rows
-from tunewright.run.train import Session, pin_all
+from tunewright.run.session import Session
+from tunewright.run.train import settled
 
 
 def plan(resolved: Resolved, observe: Observer) -> dict[str, Any]:
     """Read the data, load and render, but train nothing and write nothing."""
+    resolved, run = settled(resolved)
     compose.check_early(resolved.recipe)
-    directory = resolved.recipe.output.dir or str(compose.default_directory(resolved.recipe))
-    session = Session(resolved, RunDir(Path(directory)), observe)
-    observe(Stage("read data"))
-    prepared = prepare_rows(resolved.recipe)
-    observe(Stage("load model", resolved.recipe.model.name))
-    parts = compose.assemble(resolved.recipe)
-    sequences = encode.encode_splits(parts, session, prepared)
-    session.resolved = pin_all(session, parts, prepared, sequences)
-    steps = steps_in_order(sequences.train, compose.fit_settings(session.recipe))
+    session = Session(resolved, run, observe)
+    with session.stage("check data", str(session.recipe.data.train)):
+        splits = prepare_rows(session.recipe)
+    ready = make_ready(session, splits)
+    steps = steps_in_order(ready.sequences.train, compose.fit_settings(session.recipe))
     return {
-        "run": directory,
-        "rows": {name: len(getattr(prepared, name)) for name in ("train", "validation", "test")},
-        "rejected": len(prepared.rejected),
+        "run": str(run.root),
+        "rows": {name: len(getattr(splits, name)) for name in ("train", "validation", "test")},
+        "rejected": len(splits.rejected),
         "steps": len(steps),
         "tokens": sum(s.tokens for s in steps),
-        "render": sequences.facts,
+        "render": ready.sequences.facts,
         "settings": session.resolved.settings(),
         "warnings": session.warnings,
     }

@@ -27,7 +27,7 @@ def measure(
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Every metric of every system with interval, the paired differences of ``tuned``, and the verdict.
 
-    The first metric decides. ``clusters`` names the group of each row: rows that share one are resampled together.
+    The first metric decides. ``clusters`` names the group of each row; a group is resampled as a whole.
     """
     table = []
     deciding: dict[str, Any] = {}

@@ -11,7 +11,6 @@ from typing import Any
 from tunewright import __version__
 from tunewright.core.hashing import file_digest
 from tunewright.core.paths import write_json, write_text
-from tunewright.data.pipeline import Prepared
 from tunewright.data.split import groups_of
 from tunewright.engine.loop import FitResult, steps_in_order
 from tunewright.engine.memory import peak_mb
@@ -19,9 +18,11 @@ from tunewright.evaluate.card import model_card
 from tunewright.evaluate.report import ReportData, render_report
 from tunewright.evaluate.runner import Answers, Evaluator
 from tunewright.run import store
-from tunewright.run.compose import Parts, fit_settings
-from tunewright.run.encode import Sequences
+from tunewright.run.compose import fit_settings
 from tunewright.run.prove import measure, no_proof, side_by_side
+from tunewright.run.ready import Ready
+from tunewright.run.recipe import Recipe
+from tunewright.run.session import Session
 
 TUNED = "tuned"
 
@@ -30,16 +31,13 @@ TUNED = "tuned"
 class Outcome:
     """Everything a finished run knows."""
 
-    parts: Parts
+    ready: Ready
     model: Any
     fitted: FitResult
-    splits: Prepared
-    sequences: Sequences
-    evaluator: Evaluator | None
     answers: dict[str, Answers]
 
 
-def publish(session: Any, outcome: Outcome) -> dict[str, Any]:
+def publish(session: Session, outcome: Outcome) -> dict[str, Any]:
     """Write the result, then the report and the card made from it; returns the result."""
     result = result_of(session, outcome)
     run = session.run
@@ -61,9 +59,9 @@ def publish(session: Any, outcome: Outcome) -> dict[str, Any]:
     return result
 
 
-def result_of(session: Any, outcome: Outcome) -> dict[str, Any]:
+def result_of(session: Session, outcome: Outcome) -> dict[str, Any]:
     """The content of ``result.json``."""
-    recipe, parts, fitted = session.recipe, outcome.parts, outcome.fitted
+    recipe, parts, fitted = session.recipe, outcome.ready.parts, outcome.fitted
     metrics, verdict = _proof(recipe, outcome)
     receipt_digest = file_digest(session.run.data / "receipt.json")
     return {
@@ -80,12 +78,12 @@ def result_of(session: Any, outcome: Outcome) -> dict[str, Any]:
             "adapt": parts.adapter.label,
             "objective": recipe.objective.name,
         },
-        "data": {"receipt_sha256": receipt_digest, "render": outcome.sequences.facts},
+        "data": {"receipt_sha256": receipt_digest, "render": outcome.ready.sequences.facts},
         "counts": {
-            "train": len(outcome.splits.train),
-            "validation": len(outcome.splits.validation),
-            "test": len(outcome.evaluator.questions) if outcome.evaluator else 0,
-            "rejected": len(outcome.splits.rejected),
+            "train": len(outcome.ready.splits.train),
+            "validation": len(outcome.ready.splits.validation),
+            "test": len(outcome.ready.judge.questions) if outcome.ready.judge else 0,
+            "rejected": len(outcome.ready.splits.rejected),
             "steps": fitted.step,
             "tokens_trained": fitted.tokens,
         },
@@ -132,26 +130,28 @@ def clusters_of(evaluator: Evaluator) -> list[str | None] | None:
     return [str(k) for k in keys] if len(set(keys)) < len(keys) else None
 
 
-def _proof(recipe: Any, outcome: Outcome) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    if outcome.evaluator is None:
+def _proof(recipe: Recipe, outcome: Outcome) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    if outcome.ready.judge is None:
         return [], no_proof("There are no test rows, so nothing was measured.")
-    if len(outcome.evaluator.questions) < 2:
+    if len(outcome.ready.judge.questions) < 2:
         return [], no_proof("One test row proves nothing; give at least two.")
     return measure(
         outcome.answers,
         TUNED,
-        outcome.evaluator.metrics,
+        outcome.ready.judge.metrics,
         level=recipe.evaluate.level,
-        clusters=clusters_of(outcome.evaluator),
+        clusters=clusters_of(outcome.ready.judge),
     )
 
 
-def _answers(outcome: Outcome, recipe: Any) -> list[dict[str, Any]]:
-    if outcome.evaluator is None:
+def _answers(outcome: Outcome, recipe: Recipe) -> list[dict[str, Any]]:
+    if outcome.ready.judge is None:
         return []
-    return side_by_side(outcome.evaluator.questions, outcome.answers, TUNED, outcome.evaluator.metrics[0])
+    return side_by_side(outcome.ready.judge.questions, outcome.answers, TUNED, outcome.ready.judge.metrics[0])
 
 
-def _first_batch(session: Any, outcome: Outcome) -> list[list[tuple[str, float, str]]]:
-    plan = steps_in_order(outcome.sequences.train, fit_settings(session.recipe))
-    return [outcome.parts.renderer.explain(outcome.sequences.train[row]) for row in plan[0].micro[0]]
+def _first_batch(session: Session, outcome: Outcome) -> list[list[tuple[str, float, str]]]:
+    plan = steps_in_order(outcome.ready.sequences.train, fit_settings(session.recipe))
+    return [
+        outcome.ready.parts.renderer.explain(outcome.ready.sequences.train[row]) for row in plan[0].micro[0]
+    ]

@@ -1,7 +1,8 @@
 """A whole run as data: what to train, on what, how, how to judge it, and where to put it.
 
 Every setting is described once, here; YAML, the command line, JSON Schema and ``docs/recipe.md`` are made
-from it. Shorthands: ``model: NAME``, ``objective: NAME`` and ``output: DIR`` stand for the sections' first setting.
+from it. Shorthands: ``model: NAME``, ``objective: NAME`` and ``output: DIR`` stand for the first setting
+of the section.
 """
 
 from __future__ import annotations
@@ -75,7 +76,8 @@ class DataSection(Section):
     )
     train_on: Literal["assistant", "last", "all", "message"] = Field(
         "assistant",
-        description="Which turns are learnt: every assistant turn, the last one, all, or those with a weight.",
+        description="Which turns are learnt: every assistant turn, the last one, all,"
+        " or those with a weight.",
     )
     max_length: int = Field(2048, ge=8, description="Longest sequence, in tokens.")
     over_long: Literal["cut", "drop", "error"] = Field("cut", description="What happens to longer sequences.")

@@ -1,4 +1,4 @@
-"""A recipe together with where each value came from: default, recipe, command line, or worked out (``auto``)."""
+"""A recipe and where each value came from: default, recipe, command line, or worked out (``auto``)."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ from tunewright.core.config import build, settings_of
 from tunewright.core.paths import RunDir, write_text
 from tunewright.run.recipe import Recipe, merged_values, read_yaml
 
+MARK = "  # "  # between a value and its source in recipe.yaml
+PATHS = frozenset({"data.train", "data.validation", "data.test"})
+
 
 @dataclass(frozen=True)
 class Resolved:
-    """``sources`` maps dotted setting names to ``default``, ``recipe``, ``command line`` or ``auto: reason``."""
+    """``sources`` maps dotted names to ``default``, ``recipe``, ``command line`` or ``auto: reason``."""
 
     recipe: Recipe
     sources: Mapping[str, str]
@@ -62,7 +65,10 @@ def value_at(recipe: Recipe, name: str) -> Any:
 
 
 def write_recipe(run: RunDir, resolved: Resolved) -> None:
-    """``recipe.yaml``: valid YAML that can be run again, each value with its source as a comment."""
+    """``recipe.yaml``: valid YAML that can be run again, each value with its source as a comment.
+
+    Paths stay as they were given, relative to the directory the command runs in.
+    """
     lines = ["# The recipe as it was resolved; every value with its source."]
     seen: list[str] = []
     for setting in resolved.settings():
@@ -74,8 +80,27 @@ def write_recipe(run: RunDir, resolved: Resolved) -> None:
         seen = sections
         value = yaml.safe_dump(setting["value"], default_flow_style=True, allow_unicode=True, width=10**6)
         value = value.removesuffix("\n").removesuffix("\n...")
-        lines.append("  " * len(sections) + f"{leaf}: {value}  # {setting['source']}")
+        lines.append("  " * len(sections) + f"{leaf}: {value}{MARK}{_source(setting)}")
     write_text(run.recipe, "\n".join(lines) + "\n")
+
+
+def read_recipe(run: RunDir) -> Resolved:
+    """What ``write_recipe`` wrote, with the sources it noted (if nobody edited the lines)."""
+    resolved = resolve(run.recipe, None, {})
+    lines = run.recipe.read_text(encoding="utf-8").splitlines()
+    noted = [line.rpartition(MARK)[2] for line in lines if MARK in line]
+    if len(noted) != len(resolved.sources):
+        return resolved
+    return replace(resolved, sources=dict(zip(resolved.sources, noted, strict=True)))
+
+
+def _source(setting: dict[str, Any]) -> str:
+    """The source as one line; paths are kept as given, so where they led is noted beside them."""
+    source, given = str(setting["source"]), setting["value"]
+    if setting["name"] in PATHS and given:
+        paths = [given] if isinstance(given, str) else given
+        source += f": {', '.join(str(Path(path).absolute()) for path in paths)}"
+    return " ".join(source.split())  # so that no path can look like the mark
 
 
 def _given(values: Any, name: str) -> bool:

@@ -30,7 +30,8 @@ def stored_rows(run: RunDir) -> Prepared:
     receipt_file = run.data / "receipt.json"
     if not receipt_file.exists():
         raise RunError(
-            f"{run.root} has no data/receipt.json: it stopped before its data were ready; start it again"
+            f"{run.root} has no data/receipt.json: it stopped before its data were ready; remove it and start"
+            " again"
         )
     receipt = json.loads(receipt_file.read_text(encoding="utf-8"))
     sides: dict[str, list[Example]] = {}

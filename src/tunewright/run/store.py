@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -12,8 +13,9 @@ import numpy as np
 import orjson
 
 from tunewright.core.errors import RunError
-from tunewright.core.events import Event, Observer, Progress
+from tunewright.core.events import Event, Observer, Progress, Saved
 from tunewright.core.paths import RunDir, write_json, written_atomically
+from tunewright.engine.checkpoint import newest, steps
 from tunewright.evaluate.runner import Answers
 
 
@@ -41,11 +43,28 @@ def read_events(run: RunDir) -> Iterator[dict[str, Any]]:
             return
 
 
-def forget_events_after(run: RunDir, step: int) -> None:
-    """Drop what was logged after the checkpoint that training goes on from; it will happen again."""
-    kept = [e for e in read_events(run) if e.get("step", 0) <= step and e["event"] != "Ended"]
+def trimmed_events(run: RunDir) -> list[dict[str, Any]]:
+    """Make the log true again after a crash: what came after the newest good checkpoint will come again.
+
+    Drops those events, a half-written line, and the end of training; returns what is left.
+    """
+    good, _ = newest(run.checkpoints)
+    step = next((s for s, path in steps(run.checkpoints).items() if path == good), None)
+    if good is not None and step == 0:  # it holds the start of training and nothing else: start again
+        shutil.rmtree(good)
+        step = None
+    kept = [e for e in read_events(run) if _stays(e, step)]
+    if step is not None and not any(e["event"] == "Saved" and e["step"] == step for e in kept):
+        kept.append(Saved(step, str(good)).to_dict())  # the crash came between the rename and the log
     with written_atomically(run.events) as temporary:
         temporary.write_bytes(b"".join(orjson.dumps(e) + b"\n" for e in kept))
+    return kept
+
+
+def _stays(event: dict[str, Any], step: int | None) -> bool:
+    if event["event"] in {"StepEnd", "EvalEnd", "Saved"} or event.get("step", 0) > 0:
+        return step is not None and event["event"] != "Ended" and event["step"] <= step
+    return event["event"] not in {"Started", "Ended"} or step is not None
 
 
 def write_answers(run: RunDir, answers: dict[str, Answers]) -> None:

@@ -1,5 +1,6 @@
 """A checkpoint is whole or it is refused, and the newest whole one is found."""
 
+import contextlib
 import shutil
 
 import pytest
@@ -70,7 +71,7 @@ def test_interrupted_writes_are_never_taken_and_swept_up(root):
 
 @pytest.mark.parametrize("call", range(1, 9))
 def test_a_crash_at_any_flush_leaves_the_old_one(root, call, monkeypatch):
-    """Every fsync of the write is a moment to die at; before the rename the old checkpoint must be the newest."""
+    """Every fsync of the write is a moment to die at; what is found then is whole."""
     calls = 0
     real = checkpoint.sync
 
@@ -83,10 +84,8 @@ def test_a_crash_at_any_flush_leaves_the_old_one(root, call, monkeypatch):
 
     monkeypatch.setattr(checkpoint, "sync", dying)
     monkeypatch.setattr("tunewright.core.paths.sync", dying)
-    try:
+    with contextlib.suppress(KeyboardInterrupt):
         checkpoint.save(root, snapshot(3))
-    except KeyboardInterrupt:
-        pass
     monkeypatch.undo()
     found, problems = checkpoint.newest(root)
     assert not problems and found in (root / "step-2", root / "step-3")

@@ -1,6 +1,7 @@
 """The loop: one gradient however it is cut up, exact resume, early stopping, and a stop at the first NaN."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -13,7 +14,8 @@ from tunewright.core.errors import TrainError
 from tunewright.core.records import Tokens
 from tunewright.engine import loop
 from tunewright.engine.batch import build_batch
-from tunewright.engine.loop import Fit, steps_in_order, train_step
+from tunewright.engine.loop import Fit, steps_in_order
+from tunewright.engine.step import train_step
 from tunewright.engine.stop import Watch
 
 
@@ -34,9 +36,9 @@ def gradient(groups, clip=0.0):
     """Gradient of one step over these micro-batches (lists of sequences), by parameter name."""
     the_job = job([])
     parameters = [p for p in the_job.model.parameters() if p.requires_grad]
-    loss, norm, _ = train_step(
-        [build_batch(g) for g in groups], the_job, parameters, Frozen(parameters), clip, lambda r: ""
-    )
+    loss_of = partial(the_job.objective.loss, the_job.forward)
+    batches = [build_batch(g) for g in groups]
+    loss, norm, _ = train_step(batches, loss_of, parameters, Frozen(parameters), clip, lambda rows: "")
     return loss, norm, {n: p.grad.clone() for n, p in the_job.model.named_parameters() if p.grad is not None}
 
 
@@ -287,7 +289,7 @@ def test_rates_follow_the_schedule(tmp_path):
 
 def test_weight_decay_touches_matrices_only():
     the_job = job([])
-    parameters = {n: p for n, p in the_job.model.named_parameters()}
+    parameters = dict(the_job.model.named_parameters())
     optimizer = loop.adamw(parameters, weight_decay=0.5, betas=(0.9, 0.95))
     loop.set_rate(optimizer, 0.1)
     before = {n: p.detach().clone() for n, p in parameters.items()}

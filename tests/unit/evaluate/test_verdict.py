@@ -1,6 +1,7 @@
 """The word, the baseline that decided it, and the sentence; and how often chance alone would ship."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -62,19 +63,25 @@ def test_the_closest_call_is_named_when_lower_is_better():
 
 def test_sentences():
     evidence = "95% interval {}, p = 0.01, n = 200 rows"
+    points = "percentage points"
     assert verdict({"zero_shot": GOOD, "few_shot": CLOSE}, EXACT).reason == (
-        f"exact_match is better than few_shot by 0.055 ({evidence.format('+0.01 to +0.1')}), "
+        f"exact_match is better than few-shot by 5.5 {points} ({evidence.format('+1.0 to +10.0')}), "
         "the closest call of 2 baselines."
     )
     assert verdict({"zero_shot": BAD}, EXACT).reason == (
-        f"exact_match is worse than zero_shot by 0.2 ({evidence.format('-0.3 to -0.1')})."
+        f"exact_match is worse than zero-shot by 20.0 {points} ({evidence.format('-30.0 to -10.0')})."
     )
     assert verdict({"zero_shot": difference(-0.02, 0.05, rows=12345)}, EXACT).reason == (
-        f"exact_match differs from zero_shot by +0.015 ({evidence.format('-0.02 to +0.05')}), "
-        "which does not exclude zero; about 12,345 test rows would decide."
+        f"exact_match differs from zero-shot by +1.5 {points} ({evidence.format('-2.0 to +5.0')}), "
+        "which does not exclude zero."  # how many rows would decide is said by whoever shows the verdict
     )
-    assert "for a difference of 0" in verdict({"zero_shot": difference(-0.02, 0.02)}, EXACT).reason
-    assert "more test rows are needed" in verdict({"zero_shot": difference(-0.02, 0.03)}, EXACT).reason
+    assert verdict({"runs/my_base": difference(-3, -2)}, PERPLEXITY).reason == (
+        f"perplexity is better than runs/my_base by 2.5 ({evidence.format('-3 to -2')})."
+    )
+    assert verdict({"zero_shot": difference(1, 3)}, METRICS["bleu"]).reason == (
+        f"bleu is better than zero-shot by 2 points ({evidence.format('+1 to +3')})."
+    )
+    assert "p < 0.001" in verdict({"zero_shot": replace(BAD, p=0.0005)}, EXACT).reason
 
 
 def test_no_baseline_is_an_error():

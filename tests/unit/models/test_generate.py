@@ -193,9 +193,9 @@ def soft_greedy(model, prompt, new):
     return ids[len(prompt) :]
 
 
-def test_rows_that_end_leave_and_others_join():
+def test_rows_that_end_leave_and_others_join(fed):
     model = sharp_model()
-    prompts = make_prompts(count=23)
+    prompts = make_prompts(count=23, prefix=3)
     free = generate(model, prompts, Sampling(max_new_tokens=24))
     counts = Counter(token for output in free for token in set(output.ids))
     stops = frozenset(token for token, _ in counts.most_common(3))
@@ -206,6 +206,7 @@ def test_rows_that_end_leave_and_others_join():
     assert len({len(ids) for ids, _ in expected}) > 8  # rows end at many different steps
     assert {finished for _, finished in expected} == {True, False}
     for batch_size in (1, 4, 7, 32):
+        fed.clear()
         heard: dict[int, list[int]] = {i: [] for i in range(23)}
         progress = []
         outputs = generate(
@@ -219,6 +220,11 @@ def test_rows_that_end_leave_and_others_join():
         assert [(o.ids, o.finished) for o in outputs] == expected
         assert list(heard.values()) == ids_of(outputs)
         assert progress == [(i, 23) for i in range(1, 24)]
+        last_start = max(i for i, (_, columns) in enumerate(fed) if columns > 1)
+        assert all(rows > batch_size * 0.7 for rows, columns in fed[:last_start] if columns == 1)
+        assert max(rows for rows, columns in fed if columns == 1) <= batch_size
+        needed = sum(len(ids) + finished - 1 for ids, finished in expected)  # the first comes with the prompt
+        assert needed <= sum(rows for rows, columns in fed if columns == 1) <= needed * 4 / 3
         for prompt, output in zip(prompts, outputs, strict=True):
             assert len(output.logprobs) == len(output.ids)
             if output.finished:
@@ -495,14 +501,14 @@ def test_longrope_rows_do_not_cross_its_switch():
 
 
 def test_finished_rows_do_not_drag_others_over_the_switch():
-    """Ten rows end at once and ten join, while two old rows go on, end, and stay in the batch for one step more."""
+    """Ten rows end early and ten join, while two old rows go on, end, and stay in the batch for one step."""
     model = longrope_model()
     (base,) = make_prompts(count=1, prefix=33)
     old, ending = [base[:33], [7, *base[:31]]], [8, *base[:30]]
     prompts = [*old, *[ending] * 10, *[[n, *base[:29]] for n in range(10, 20)]]
-    stop = plain_greedy(model, ending, 1)[0]
+    stop = plain_greedy(model, ending, 2)[1]
     plain = [plain_greedy(model, prompt, 8) for prompt in prompts]
     expected = [ids[: ids.index(stop)] if stop in ids else ids for ids in plain]
-    assert [len(ids) for ids in expected] == [8] * 2 + [0] * 10 + [8] * 10
+    assert [len(ids) for ids in expected] == [8] * 2 + [1] * 10 + [8] * 10
     sampling = Sampling(max_new_tokens=8, stop_ids=frozenset({stop}))
     assert ids_of(generate(model, prompts, sampling, batch_size=12)) == expected

@@ -1,0 +1,144 @@
+"""How held-out rows become questions for a model: the same way in a run, after it, and for other models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from tunewright.core import events
+from tunewright.core.errors import ConfigError, DataError
+from tunewright.core.events import Observer
+from tunewright.core.records import Conversation, Example, Text
+from tunewright.data.render import Renderer
+from tunewright.evaluate.baselines import choose_shots, with_shots
+from tunewright.evaluate.metrics import METRICS
+from tunewright.evaluate.runner import Evaluator, Question, longest_answer, reading
+from tunewright.evaluate.suggest import suggest
+from tunewright.models.forward import ModelForward
+from tunewright.models.generate import Sampling
+from tunewright.models.load import Loaded
+from tunewright.run.compose import context_of
+
+
+@dataclass(frozen=True)
+class Asking:
+    """Which numbers to take and how to ask; documents are read ``piece`` tokens at a time."""
+
+    metrics: Sequence[str]
+    max_new_tokens: int
+    piece: int = 2048
+    batch_size: int = 32
+    micro_tokens: int = 2048
+
+
+def suggested(asked: Sequence[Question]) -> tuple[list[str], str]:
+    """The metrics that fit the reference answers, and why."""
+    if all(isinstance(q.example, Text) for q in asked):
+        return ["perplexity"], "documents have no answers to compare"
+    suggestion = suggest([q.reference for q in asked])
+    return list(suggestion.metrics), suggestion.reason
+
+
+def reader(loaded: Loaded) -> Renderer:
+    """The renderer of questions; not that of training, whose ``train_on`` must not decide a score."""
+    return Renderer(loaded.tokenizer, max_length=context_of(loaded))
+
+
+def evaluator(loaded: Loaded, asked: Sequence[Question], how: Asking, observe: Observer) -> Evaluator:
+    """The judge over ``asked``.
+
+    Raises ``ConfigError`` for metrics that do not fit, ``DataError`` for a prompt beyond the model's context.
+    """
+    renderer = reader(loaded)
+    _check_metrics(how.metrics, asked)
+    if any(METRICS[name].needs == "text" for name in how.metrics):
+        _check_room(renderer, asked, how.max_new_tokens, context_of(loaded), observe)
+    if any(METRICS[name].needs == "logprobs" for name in how.metrics):
+        _check_readable(renderer, asked, how.piece)
+    return Evaluator(
+        renderer=renderer,
+        questions=asked,
+        metrics=how.metrics,
+        sampling=Sampling(max_new_tokens=how.max_new_tokens, stop_ids=renderer.stop_ids),
+        forward_of=lambda model: ModelForward(model, compute=loaded.precision.dtype),
+        batch_size=how.batch_size,
+        micro_tokens=how.micro_tokens,
+        piece=min(how.piece, context_of(loaded)),
+        context=context_of(loaded),
+        on_progress=lambda done, total: observe(events.Progress("answers", done, total)),
+    )
+
+
+def longest(loaded: Loaded, asked: Sequence[Question]) -> int:
+    """``max_new_tokens: auto``, never more than the model's context."""
+    return min(longest_answer(reader(loaded), asked), context_of(loaded))
+
+
+def fitting_shots(
+    judge: Evaluator, train: Sequence[Example], count: int, seed: int, warn: Callable[[str], None]
+) -> list[Conversation]:
+    """As many examples, up to ``count``, as leave every question room in the model's context.
+
+    Fewer than asked for are said aloud; raises ``ConfigError`` if not even one fits or there is none.
+    """
+    shots = choose_shots(train, count, seed)
+    if not shots:
+        raise ConfigError("a few-shot prompt needs rows with answers to take its examples from")
+    limit = judge.context - judge.sampling.max_new_tokens
+    hardest = max(judge.questions, key=lambda q: len(judge.renderer.prompt(q.prompt, q.tools)))
+    kept = list(shots)
+    while kept and len(judge.renderer.prompt(with_shots(kept, hardest.prompt), hardest.tools)) > limit:
+        kept.pop()
+    if not kept:
+        raise ConfigError(
+            f"few_shot: not even one example fits before {hardest.where} in the model's context of"
+            f" {judge.context} tokens; leave few_shot out of the baselines"
+        )
+    if len(kept) < count:
+        why = (
+            "only so many rows have an answer"
+            if len(kept) == len(shots)
+            else f"more do not fit before {hardest.where} in the model's context of {judge.context} tokens"
+        )
+        warn(f"the few-shot prompt has {len(kept)} examples instead of {count}: {why}")
+    return kept
+
+
+def _check_metrics(names: Sequence[str], asked: Sequence[Question]) -> None:
+    documents = [q for q in asked if isinstance(q.example, Text)]
+    for name in names:
+        if METRICS[name].needs == "text" and documents:
+            raise ConfigError(
+                f"metric {name!r} compares answers, but {documents[0].where} is a document; use perplexity"
+            )
+
+
+def _check_room(
+    renderer: Renderer, asked: Sequence[Question], new: int, context: int, observe: Observer
+) -> None:
+    short = 0
+    for question in asked:
+        size = len(renderer.prompt(question.prompt, question.tools))
+        if size > context:
+            raise DataError(
+                f"{question.where}: the prompt takes {size} tokens, but the model has room for {context};"
+                " shorten or remove the row"
+            )
+        short += size + new > context + 1
+    if short:
+        observe(
+            events.Warned(
+                0,
+                f"{short} of {len(asked)} test prompts leave room for fewer than {new} new tokens in the"
+                f" model's context of {context}; their answers may be cut",
+            )
+        )
+
+
+def _check_readable(renderer: Renderer, asked: Sequence[Question], piece: int) -> None:
+    for question in asked:
+        if not sum(tokens.trained for tokens in reading(renderer, question, piece)):
+            raise DataError(
+                f"{question.where}: no token of the answer stands within the first {renderer.max_length}"
+                " tokens, so its perplexity cannot be measured; shorten or remove the row"
+            )

@@ -1,0 +1,406 @@
+"""Every setting is described, is read by a run, and changes what the run does."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.contract.small import chats, save_small_model, small_train, small_values, write_rows
+from tests.tiny import template_text
+from tunewright.adapt.base import trained_state
+from tunewright.core import events
+from tunewright.core.config import Section, settings_of
+from tunewright.core.errors import ConfigError, TunewrightError
+from tunewright.core.paths import RunDir
+from tunewright.engine.loop import steps_in_order
+from tunewright.run import train as running
+from tunewright.run.ready import Ready, make_ready
+from tunewright.run.recipe import Recipe
+from tunewright.run.resolve import resolve
+from tunewright.run.rows import prepare_rows
+from tunewright.run.session import Session
+
+NAMES = [name for name, _ in settings_of(Recipe)]
+MOST_SETTINGS, MOST_IN_SECTION = 70, 8
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the runs of this module find their model and rows, and put their directories."""
+
+    folder: Path
+    model: Path
+    rows: Path
+
+    def values(self, **changes: Any) -> dict[str, Any]:
+        """The small recipe with ``changes``, whose names are written with ``__`` for the dot."""
+        number = len(list(self.folder.glob("run-*")))
+        (self.folder / f"run-{number}").mkdir()
+        out = self.folder / f"run-{number}" / "run"
+        dotted = {name.replace("__", "."): value for name, value in changes.items()}
+        return {**small_values(self.model, self.rows, out), **dotted}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Place:
+    folder = tmp_path_factory.mktemp("settings")
+    return Place(folder, save_small_model(folder / "model"), write_rows(folder / "chats.jsonl", chats(40)))
+
+
+def ready(values: dict[str, Any]) -> tuple[Session, Ready]:
+    """Everything up to the first step; nothing is written."""
+    resolved, run = running.settled(resolve(None, None, values))
+    running.compose.check_early(resolved.recipe)
+    session = Session(resolved, run, events.silent)
+    return session, make_ready(session, prepare_rows(session.recipe))
+
+
+def fitted(values: dict[str, Any]) -> tuple[dict[str, torch.Tensor], list[events.Event], RunDir]:
+    """The weights after training, the events of training, and the directory."""
+    session, parts = ready(values)
+    seen: list[events.Event] = []
+    session.listener = seen.append
+    model, _ = running._fit(session, parts)
+    return trained_state(model), seen, session.run
+
+
+# --- the list itself
+
+
+def test_settings_are_few_and_described():
+    assert len(NAMES) <= MOST_SETTINGS
+    for name, field in settings_of(Recipe):
+        assert field.description and field.description.endswith("."), f"{name} has no description"
+    sections = [Recipe, *(f.annotation for f in Recipe.model_fields.values()), *_nested()]
+    for section in sections:
+        own = [f for f in section.model_fields.values() if not _is_section(f.annotation)]
+        assert len(own) <= MOST_IN_SECTION, f"{section.__name__} has {len(own)} settings"
+
+
+def _is_section(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, Section)
+
+
+def _nested() -> list[Any]:
+    sections = [f.annotation for f in Recipe.model_fields.values()]
+    return [f.annotation for s in sections for f in s.model_fields.values() if _is_section(f.annotation)]
+
+
+# --- read by a run
+
+# Code that handles every setting alike, or only checks it, does not count as a reader.
+NO_READERS = ("/run/recipe.py", "/run/resolve.py", "/core/config.py", "/pydantic/")
+
+
+def paths_of(section: type[Section], prefix: str = "") -> dict[type[Section], str]:
+    """The dotted beginning of the settings of each section class."""
+    found = {section: prefix}
+    for name, field in section.model_fields.items():
+        if _is_section(field.annotation):
+            found |= paths_of(field.annotation, f"{prefix}{name}.")
+    return found
+
+
+class Reads:
+    """Notes which settings are read, and by whom."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.names: set[str] = set()
+        prefixes, original = paths_of(Recipe), Section.__getattribute__
+
+        def probe(section: Section, name: str) -> Any:
+            prefix = prefixes.get(type(section))
+            if prefix is not None and name in type(section).__pydantic_fields__:
+                code = sys._getframe(1).f_code
+                counts = not any(part in code.co_filename for part in NO_READERS)
+                if counts and not code.co_name.startswith("check_"):
+                    self.names.add(prefix + name)
+            return original(section, name)
+
+        monkeypatch.setattr(Section, "__getattribute__", probe)
+
+
+def test_the_probe_tells_reading_from_printing(monkeypatch):
+    reads = Reads(monkeypatch)
+    recipe = Recipe.model_validate({"data": {"train": "x.jsonl"}})
+    recipe.model_dump()
+    resolve(None, {"data": {"train": "x.jsonl"}}, {}).settings()
+    assert not reads.names & set(NAMES)
+    _ = recipe.train.optim.beta1
+    assert "train.optim.beta1" in reads.names and "train.optim.beta2" not in reads.names
+
+
+def test_every_setting_is_read_by_a_run(place, monkeypatch):
+    """Two runs: LoRA with everything switched on, and full training without a test."""
+    reads = Reads(monkeypatch)
+    small_train(
+        place.values(
+            evaluate__baselines=["zero_shot", "few_shot"],
+            evaluate__shots=1,
+            output__final="merged",
+            train__stop__metric="exact_match",
+        )
+    )
+    small_train(place.values(**{"adapt.method": "full", "adapt.rank": 16, "data.split.test": 0.0}))
+    assert sorted(set(NAMES) - reads.names) == []
+
+
+# --- changes the weights
+
+WEIGHTS: dict[str, Any] = {
+    "train.learning_rate": 0.02,
+    "train.seed": 5,
+    "train.tokens_per_step": 150,
+    "train.max_steps": 2,
+    "train.optim.schedule": "linear",
+    "train.optim.warmup": 0.5,
+    "train.optim.weight_decay": 0.5,
+    "train.optim.beta1": 0.5,
+    "train.optim.beta2": 0.5,
+    "train.optim.clip_norm": 0.05,
+    "adapt.alpha": 32,
+    "adapt.dropout": 0.3,
+    "objective.neftune": 5.0,
+    "data.train_on": "last",
+    "data.max_length": 45,
+    "model.dtype": "bfloat16",
+}
+
+
+@pytest.fixture(scope="module")
+def plain(place) -> dict[str, torch.Tensor]:
+    """The weights of the small recipe, without validation or test."""
+    return fitted(place.values(data__split__validation=0.0, data__split__test=0.0))[0]
+
+
+def distance(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
+    """Largest difference of any weight; the two must have the same names and shapes."""
+    assert a.keys() == b.keys()
+    return max(float((a[name].float() - b[name].float()).abs().max()) for name in a)
+
+
+@pytest.mark.parametrize("name", WEIGHTS)
+def test_a_setting_that_changes_the_weights(place, plain, name):
+    changes = {"data.split.validation": 0.0, "data.split.test": 0.0, name: WEIGHTS[name]}
+    weights, _, _ = fitted(place.values(**changes))
+    assert distance(weights, plain) > 1e-5
+
+
+def test_micro_tokens_changes_how_but_not_what(place, plain):
+    """Memory, not results: equal to rounding, which would not hold for any setting of the table above."""
+    changes = {"data.split.validation": 0.0, "data.split.test": 0.0, "train.micro_tokens": 64}
+    weights, seen, _ = fitted(place.values(**changes))
+    assert distance(weights, plain) < 1e-5
+    session, parts = ready(place.values(**changes))
+    plan = steps_in_order(parts.sequences.train, running.compose.fit_settings(session.recipe))
+    assert all(len(step.micro) > 1 for step in plan) and len(seen) > 0
+
+
+# --- changes what is trained
+
+
+def test_method_rank_and_targets(place, plain):
+    assert all("lora_" in name for name in plain)
+    assert {min(p.shape) for p in plain.values()} == {4}
+    none = {"data.split.validation": 0.0, "data.split.test": 0.0}
+    wide, _, _ = fitted(place.values(**none, **{"adapt.rank": 8, "adapt.targets": ["q_proj"]}))
+    assert {min(p.shape) for p in wide.values()} == {8}
+    assert wide and all(".q_proj." in name for name in wide)
+    full, _, _ = fitted(place.values(**none, **{"adapt.method": "full", "adapt.rank": 16}))
+    assert not any("lora_" in name for name in full) and len(full) > len(wide)
+
+
+def test_epochs_and_max_steps(place):
+    def steps(**changes: Any) -> int:
+        session, parts = ready(place.values(**changes))
+        settings = running.compose.fit_settings(session.recipe)
+        return len(steps_in_order(parts.sequences.train, settings))
+
+    one, two = steps(train__epochs=1, train__max_steps=None), steps(train__epochs=2, train__max_steps=None)
+    assert one > 3 and two >= 2 * one - 1
+    assert steps(train__max_steps=2) == 2
+    assert steps(train__epochs=1, train__max_steps=None, train__tokens_per_step=10**6) == 1
+
+
+# --- when it evaluates, saves and stops
+
+
+def test_every_save_every_and_keep(place):
+    _, seen, run = fitted(
+        place.values(
+            evaluate__every=4,
+            output__save_every=1,
+            output__keep=3,
+            train__max_steps=5,
+            train__stop__patience=0,
+        )
+    )
+    assert [e.step for e in seen if isinstance(e, events.EvalEnd)] == [0, 4, 5]
+    assert [e.step for e in seen if isinstance(e, events.Saved)] == [0, 1, 2, 3, 4, 5]
+    [best] = {e.best_step for e in seen if isinstance(e, events.Ended)}
+    kept = {int(p.name.removeprefix("step-")) for p in run.checkpoints.iterdir()}
+    assert kept == {3, 4, 5, best}
+
+
+def test_metric_patience_and_min_improvement_of_stop(place):
+    stop = {"train.stop.min_improvement": 100.0, "train.stop.patience": 2, "evaluate.every": 1}
+    _, seen, _ = fitted(place.values(**stop, **{"train.max_steps": 5}))
+    [ended] = [e for e in seen if isinstance(e, events.Ended)]
+    assert (ended.step, ended.best_step) == (2, 0)
+    assert ended.reason.startswith("validation_loss has not improved for 2 evaluations")
+    _, seen, _ = fitted(place.values(train__stop__metric="token_f1", evaluate__every=3))
+    assert [set(e.metrics) for e in seen if isinstance(e, events.EvalEnd)] == [
+        {"validation_loss", "token_f1"}
+    ] * 2
+
+
+# --- what is read
+
+
+def test_split_shares_and_group(place):
+    _, parts = ready(place.values(data__split__validation=0.3, data__split__test=0.0))
+    assert not parts.splits.test and 8 <= len(parts.splits.validation) <= 16
+    _, parts = ready(place.values(data__split__validation=0.0, data__split__test=0.3))
+    assert not parts.splits.validation and 8 <= len(parts.splits.test) <= 16
+
+    def straddling(**changes: Any) -> set[str | None]:
+        _, parts = ready(place.values(data__split__test=0.3, **changes))
+        train, test = ({e.meta.group for e in rows} for rows in (parts.splits.train, parts.splits.test))
+        return train & test
+
+    assert straddling(data__split__group="group") == set()
+    assert straddling() == {None}
+
+
+def test_files_for_validation_and_test(place):
+    rows = chats(60)
+    validation = write_rows(place.folder / "validation.jsonl", rows[40:47])
+    test = write_rows(place.folder / "test.jsonl", rows[50:55])
+    _, parts = ready(place.values(data__validation=str(validation), data__test=str(test)))
+    splits = parts.splits
+    assert {e.meta.source for e in splits.validation} == {str(validation)}
+    assert {e.meta.source for e in splits.test} == {str(test)}
+    assert (len(splits.train), len(splits.validation), len(splits.test)) == (40, 7, 5)
+
+
+def test_columns_and_train(place):
+    odd = write_rows(place.folder / "odd.jsonl", [{"ask": f"number {i}?", "say": f"{i}"} for i in range(20)])
+    changes = {"data.train": str(odd), "data.columns": {"prompt": "ask", "completion": "say"}}
+    _, parts = ready(place.values(**changes))
+    assert parts.splits.train[0].messages[0].content.startswith("number ")
+    assert {e.meta.source for e in parts.splits.train} == {str(odd)}
+
+
+def test_over_long(place):
+    def rows(how: str) -> int:
+        return len(ready(place.values(data__max_length=52, data__over_long=how))[1].sequences.train)
+
+    kept = rows("cut")
+    assert 0 < rows("drop") < kept
+    with pytest.raises(TunewrightError, match=r"chats\.jsonl:\d+"):
+        rows("error")
+
+
+def test_model_template_and_device(place, tmp_path):
+    other = tmp_path / "llama2.jinja"
+    other.write_text(template_text("dropsystem"), encoding="utf-8")
+    _, parts = ready(place.values(model__template=str(other)))
+    _, usual = ready(place.values())
+    assert parts.sequences.train[0].ids != usual.sequences.train[0].ids
+    assert usual.parts.loaded.precision.device.type == "cpu"
+    with pytest.raises(ConfigError, match=r"model\.device 'abacus'"):
+        ready(place.values(model__device="abacus"))
+
+
+def test_model_name_and_objective(place, tmp_path):
+    wider = save_small_model(tmp_path / "wider", hidden_size=96)
+    _, parts = ready(place.values(model__name=str(wider)))
+    assert parts.parts.loaded.model.config.hidden_size == 96
+    texts = write_rows(
+        tmp_path / "texts.jsonl", [{"text": f"The quick brown fox, number {i}."} for i in range(20)]
+    )
+    changes = {"data.train": str(texts), "objective.name": "text", "evaluate.metrics": ["perplexity"]}
+    _, parts = ready(place.values(**changes))
+    tokens = parts.sequences.train[0]
+    assert tokens.weights[1:] == [1.0] * (len(tokens.ids) - 1)
+
+
+# --- how it is judged
+
+
+def test_how_questions_are_asked(place):
+    _, parts = ready(
+        place.values(
+            evaluate__baselines=["few_shot"],
+            evaluate__shots=2,
+            evaluate__rows=3,
+            evaluate__batch_size=5,
+            evaluate__max_new_tokens=7,
+            evaluate__metrics=["token_f1", "perplexity"],
+        )
+    )
+    assert parts.judge is not None
+    assert len(parts.shots) == 2
+    assert len(parts.judge.questions) == 3
+    assert parts.judge.batch_size == 5
+    assert parts.judge.sampling.max_new_tokens == 7
+    assert list(parts.judge.metrics) == ["token_f1", "perplexity"]
+    assert ready(place.values())[1].shots == []
+
+
+def test_baselines_level_final_and_dir_of_a_whole_run(place):
+    values = place.values(
+        evaluate__baselines=["few_shot"], evaluate__shots=1, evaluate__level=0.8, output__final="merged"
+    )
+    run, _ = small_train(values)
+    [metric] = run.result["metrics"]
+    assert set(metric["systems"]) == {"few_shot", "tuned"}
+    assert metric["systems"]["tuned"]["level"] == 0.8
+    assert run.path == Path(values["output.dir"])
+    assert (run.path / "adapter" / "adapter_model.safetensors").exists()
+    assert (run.path / "model" / "model.safetensors").exists()
+
+
+# --- nothing is left out
+
+TESTED: dict[Callable[..., None], tuple[str, ...]] = {
+    test_micro_tokens_changes_how_but_not_what: ("train.micro_tokens",),
+    test_method_rank_and_targets: ("adapt.method", "adapt.rank", "adapt.targets"),
+    test_epochs_and_max_steps: ("train.epochs",),
+    test_every_save_every_and_keep: ("evaluate.every", "output.save_every", "output.keep"),
+    test_metric_patience_and_min_improvement_of_stop: (
+        "train.stop.metric",
+        "train.stop.patience",
+        "train.stop.min_improvement",
+    ),
+    test_split_shares_and_group: ("data.split.validation", "data.split.test", "data.split.group"),
+    test_files_for_validation_and_test: ("data.validation", "data.test"),
+    test_columns_and_train: ("data.columns", "data.train"),
+    test_over_long: ("data.over_long",),
+    test_model_template_and_device: ("model.template", "model.device"),
+    test_model_name_and_objective: ("model.name", "objective.name"),
+    test_how_questions_are_asked: (
+        "evaluate.shots",
+        "evaluate.rows",
+        "evaluate.batch_size",
+        "evaluate.max_new_tokens",
+        "evaluate.metrics",
+    ),
+    test_baselines_level_final_and_dir_of_a_whole_run: (
+        "evaluate.baselines",
+        "evaluate.level",
+        "output.final",
+        "output.dir",
+    ),
+}
+
+
+def test_every_setting_has_a_test_of_its_effect():
+    tested = {*WEIGHTS, *(name for names in TESTED.values() for name in names)}
+    assert sorted(tested ^ set(NAMES)) == [], "add a test of the new setting's effect to this file"
