@@ -16,17 +16,18 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from tests.tiny import tiny_model, tiny_tokenizer  # noqa: E402
-from tunewright.core.errors import RunError  # noqa: E402
-from tunewright.run.resolve import resolve  # noqa: E402
-from tunewright.run.train import resume, train  # noqa: E402
+from tests.tiny import tiny_model, tiny_tokenizer
+from tunewright.core.errors import RunError
+from tunewright.run.resolve import resolve
+from tunewright.run.train import resume, train
 
-WORDS = "refund parcel app speaker card late broken update question thanks".split()
+WORDS = ["refund", "parcel", "app", "speaker", "card", "late", "broken", "update", "question", "thanks"]
 
 
 def main() -> None:
@@ -67,10 +68,10 @@ def in_child(root: Path, run: Path, kill_after: float | None) -> int:
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115
         try:
             work(root, run)
-        except BaseException as error:
-            sys.__stderr__.write(f"{type(error).__name__}: {error}\n")
+            os._exit(0)
+        finally:  # whatever was raised, the child must not go on as a second parent
+            traceback.print_exc(file=sys.__stderr__)
             os._exit(1)
-        os._exit(0)
     if kill_after is not None:
         deadline = time.monotonic() + kill_after
         while time.monotonic() < deadline:

@@ -18,7 +18,9 @@ from pathlib import Path
 import tunewright as tw
 from tunewright.cli.console import ConsoleObserver
 from tunewright.cli.output import metric_lines, verdict_lines
+from tunewright.core.records import as_conversation
 from tunewright.data.check_view import check_lines
+from tunewright.data.load import load
 from tunewright.run.resolve import resolve
 
 DATA = Path(os.environ.get("TUNEWRIGHT_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
@@ -51,9 +53,10 @@ def medquad(folder: Path) -> None:
     """300 questions with answers of at most 1,200 characters; no question on both sides of the split."""
     source = DATA / "domainqa_medquad" / "medquad_dev.jsonl"
     rows = [json.loads(line) for line in source.read_text(encoding="utf-8").splitlines()]
-    short = [{"question": r["question"], "answer": r["answer"]} for r in rows if len(r["answer"]) <= 1200][:300]
+    short = [r for r in rows if len(r["answer"]) <= 1200][:300]
+    pairs = [{"question": r["question"], "answer": r["answer"]} for r in short]
     file = folder / "medquad.jsonl"
-    file.write_text("".join(json.dumps(r) + "\n" for r in short), encoding="utf-8")
+    file.write_text("".join(json.dumps(r) + "\n" for r in pairs), encoding="utf-8")
     report(
         file,
         {
@@ -98,8 +101,19 @@ def report(file: Path, overrides: dict, folder: Path) -> None:
     given = {"data.train": str(file), "output.dir": str(folder / "run"), **overrides}
     run = tw.train(resolve(None, None, given), ConsoleObserver())
     result = run.result
+    print("questions on both sides of the split:", len(repeated_questions(run.path / "data")))
     print(json.dumps({k: result[k] for k in ("counts", "cost", "training")}, indent=1))
     print("\n".join(metric_lines(result["metrics"]) + verdict_lines(result["verdict"])))
+
+
+def repeated_questions(data: Path) -> set[str]:
+    """Prompts, case and white space aside, that stand in the test file and in training or validation."""
+    sides = []
+    for names in (("test",), ("train", "validation")):
+        examples = load([data / f"{name}.jsonl" for name in names]).examples
+        prompts = ((as_conversation(e) or e).messages[0].content for e in examples)
+        sides.append({" ".join(prompt.lower().split()) for prompt in prompts})
+    return sides[0] & sides[1]
 
 
 def check(folder: Path) -> None:

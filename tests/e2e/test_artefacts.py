@@ -139,6 +139,8 @@ def test_eval_tells_the_same_numbers(tw, method, request):
     said = tw("eval", run.path, "--data", run.path / "data" / "test.jsonl", "--json")
     assert said.status == 0, said.err
     assert [m["name"] for m in said.json["metrics"]] == ["exact_match", "perplexity"]
+    known = run.result["answers"]["tuned"]
+    assert (said.json["unfinished"], said.json["new_tokens"]) == (known["unfinished"], known["new_tokens"])
     for found, known in zip(said.json["metrics"], run.result["metrics"], strict=True):
         expected = known["systems"]["tuned"]
         assert {k: found[k] for k in expected} == expected

@@ -21,7 +21,8 @@ def causal_lm(model: nn.Module) -> Any:
 class ModelForward:
     """Implements ``objectives.base.Forward`` over a transformers causal language model.
 
-    ``compute`` is the number format of matrix products; weights kept in float32 are cast on the fly. ``neftune`` > 0 adds uniform noise to the embeddings in training (Jain et al. 2023, arXiv 2310.05914).
+    ``compute`` is the number format of matrix products; weights kept in float32 are cast on the fly.
+    ``neftune`` > 0 adds uniform noise to the embeddings in training (Jain et al. 2023, arXiv 2310.05914).
     """
 
     def __init__(

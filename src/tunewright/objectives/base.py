@@ -58,7 +58,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class LossOut:
-    """``total`` is a sum over ``count`` weighted tokens (or pairs); ``metrics`` are sums over the same count."""
+    """``total`` is a sum over ``count`` weighted tokens (or pairs), and so is each of ``metrics``."""
 
     total: Tensor
     count: Tensor

@@ -73,6 +73,7 @@ def evaluate(
         "shots": how.shots,
         "seconds": round(answers.seconds, 2),
         "unfinished": answers.unfinished,
+        "new_tokens": answers.new_tokens,
         "metrics": [
             {
                 "name": name,

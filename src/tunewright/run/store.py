@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -50,9 +49,6 @@ def trimmed_events(run: RunDir) -> list[dict[str, Any]]:
     """
     good, _ = newest(run.checkpoints)
     step = next((s for s, path in steps(run.checkpoints).items() if path == good), None)
-    if good is not None and step == 0:  # it holds the start of training and nothing else: start again
-        shutil.rmtree(good)
-        step = None
     kept = [e for e in read_events(run) if _stays(e, step)]
     if step is not None and not any(e["event"] == "Saved" and e["step"] == step for e in kept):
         kept.append(Saved(step, str(good)).to_dict())  # the crash came between the rename and the log

@@ -1,4 +1,4 @@
-"""LoRA: identity at attach, fused equals PEFT, merge equals adapter, switched off equals base, round trips."""
+"""LoRA: identity at attach, fused = PEFT, merged = adapter, switched off = base, round trips."""
 
 import json
 

@@ -223,7 +223,7 @@ def test_a_stopped_run_stays_stopped_when_resumed(tmp_path):
 
 
 def test_overfitting_is_noticed_once(tmp_path):
-    """Noise to learn by heart in training, other noise in validation: the one must fall and the other rise."""
+    """Noise to learn by heart, other noise to validate: one loss must fall and the other rise."""
     generator = torch.Generator().manual_seed(0)
     noise = [
         Tokens(torch.randint(0, VOCAB, (12,), generator=generator).tolist(), [1.0] * 12) for _ in range(16)
