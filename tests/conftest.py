@@ -1,18 +1,14 @@
-"""Fixtures every test may use: a private cache folder, no network, fixed threads."""
+"""For every test: one thread, no network."""
 
 import os
 import socket
 
-# Tiny models are quickest, and exactly repeatable, on one thread. Before torch is imported.
+# Before torch and the hub client are imported: tiny models are quickest, and exactly repeatable, on one
+# thread; and no test asks the network for a model.
 os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["HF_HUB_OFFLINE"] = "1"
 
 import pytest
-
-
-@pytest.fixture(autouse=True)
-def _private_cache(tmp_path_factory, monkeypatch):
-    """Tests never touch the user's cache (except the converted embedded model, which is read only)."""
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
 
 @pytest.fixture(autouse=True)

@@ -114,6 +114,13 @@ def lora(tiny, data, tmp_path_factory) -> Run:
 
 @pytest.fixture(scope="session")
 def full(tiny, data, tmp_path_factory) -> Run:
-    """A finished run of all weights, in whatever number format the machine prefers."""
-    words = ("adapt.method=full", "evaluate.metrics=[exact_match, perplexity]")
+    """A finished run of all weights, long enough to write answers, in the machine's own number format."""
+    words = (
+        "adapt.method=full",
+        "evaluate.metrics=[exact_match, perplexity]",
+        "train.epochs=25",
+        "train.learning_rate=0.004",
+        "evaluate.every=15",
+        "train.stop.patience=0",
+    )
     return train(settings(tiny, data, tmp_path_factory.mktemp("runs") / "full", *words))

@@ -141,6 +141,7 @@ def test_eval_tells_the_same_numbers(tw, method, request):
     assert [m["name"] for m in said.json["metrics"]] == ["exact_match", "perplexity"]
     known = run.result["answers"]["tuned"]
     assert (said.json["unfinished"], said.json["new_tokens"]) == (known["unfinished"], known["new_tokens"])
+    assert method == "lora" or known["new_tokens"] > 30
     for found, known in zip(said.json["metrics"], run.result["metrics"], strict=True):
         expected = known["systems"]["tuned"]
         assert {k: found[k] for k in expected} == expected

@@ -19,7 +19,6 @@ from tunewright.core import events
 from tunewright.core.config import settings_of
 from tunewright.engine.schedule import auto_rate
 from tunewright.run.recipe import Recipe
-from tunewright.run.session import StageEnd
 from tunewright.run.train import train
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -181,7 +180,7 @@ def test_every_key_of_the_result_is_described(finished):
 def test_every_event_is_described():
     page = (ROOT / "docs" / "run-directory.md").read_text(encoding="utf-8").partition("## `events.jsonl`")[2]
     kinds = [k for k in vars(events).values() if isinstance(k, type) and issubclass(k, events.Event)]
-    for kind in {*kinds, StageEnd} - {events.Event, events.Progress}:  # progress is for the eye, not written
+    for kind in {*kinds} - {events.Event, events.Progress}:  # progress is for the eye, not written
         [row] = [line for line in page.splitlines() if line.startswith(f"| `{kind.__name__}` |")]
         for field in fields(kind):
             assert field.name == "time" or f"`{field.name}`" in row, f"{kind.__name__}.{field.name}"

@@ -52,11 +52,18 @@ def stable(result):
     return json.loads(json.dumps(kept))
 
 
+def remembered(run):
+    """What each checkpoint knows besides tensors: the losses so far, how long was waited …"""
+    states = {p.parent.name: json.loads(p.read_text()) for p in run.glob("checkpoints/step-*/state.json")}
+    return {name: {k: v for k, v in state.items() if k != "seconds"} for name, state in states.items()}
+
+
 def same(run, expected):
     assert file_digest(run.path / "adapter" / "adapter_model.safetensors") == file_digest(
         expected.path / "adapter" / "adapter_model.safetensors"
     )
     assert logged(run.path) == logged(expected.path)
+    assert remembered(run.path) == remembered(expected.path)
     assert stable(run.result) == stable(expected.result)
     assert run.result["cost"]["seconds"].keys() == expected.result["cost"]["seconds"].keys()
     lines = [(run.path / "recipe.yaml").read_text().splitlines() for run in (run, expected)]

@@ -28,6 +28,12 @@ def estimate(e: dict[str, Any], unit: str) -> str:
     return f"{number(e['value'], unit)} [{scale * e['low']:.4g}, {scale * e['high']:.4g}]"
 
 
+def change(d: dict[str, Any], unit: str) -> str:
+    """``+11.6 points [+2.1, +20.8]``"""
+    scale, name = (100, " points") if unit == "share" else (1, "")
+    return f"{scale * d['value']:+.4g}{name} [{scale * d['low']:+.4g}, {scale * d['high']:+.4g}]"
+
+
 def metric_lines(metrics: Sequence[dict[str, Any]]) -> list[str]:
     """A table of every metric: one column per system, then the differences."""
     lines = []
@@ -36,7 +42,7 @@ def metric_lines(metrics: Sequence[dict[str, Any]]) -> list[str]:
         for system, e in m.get("systems", {}).items():
             lines.append(f"  {system:<28} {estimate(e, m['unit'])}")
         for system, d in m.get("differences", {}).items():
-            lines.append(f"  gain over {system:<18} {estimate(d, m['unit'])}  p = {d['p']:.3g}")
+            lines.append(f"  change from {system:<16} {change(d, m['unit'])}  p = {d['p']:.3g}")
     return lines
 
 

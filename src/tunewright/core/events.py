@@ -84,6 +84,14 @@ class Stage(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class StageEnd(Event):
+    """A stage of the run is over; ``seconds`` is what it took."""
+
+    name: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Progress(Event):
     """Progress inside a long stage other than training."""
 

@@ -133,7 +133,7 @@ class Fit:
     def run(self) -> FitResult:
         """Train to the end of the plan, or until the watch says stop; restore the best weights."""
         self.resume()
-        if self.state.step == 0:
+        if self.state.step == 0 and not self.state.progress.validation:
             self.evaluate(0)
         self.observe(events.Started(self.state.step, len(self.plan), asdict(self.settings)))
         reason = f"all {len(self.plan)} steps done"

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tunewright.core.events import Event, Observer, Stage, Warned
+from tunewright.core.events import Event, Observer, Stage, StageEnd, Warned
 from tunewright.core.paths import RunDir
 from tunewright.run import store
 from tunewright.run.recipe import Recipe
@@ -24,19 +24,11 @@ class Run:
     result: dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class StageEnd(Event):
-    """A stage of the run is over; ``seconds`` is what it took."""
-
-    name: str
-    seconds: float
-
-
 @dataclass
 class Session:
     """Events are kept in memory until ``open_log``, so that a run that cannot begin leaves nothing behind.
 
-    ``seconds`` is the time of each stage and ``warnings`` every warning once, over all sittings of the run.
+    ``seconds`` is the time of each stage and ``warnings`` every warning once, however often it was resumed.
     """
 
     resolved: Resolved
