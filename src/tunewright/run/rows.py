@@ -10,6 +10,7 @@ from pathlib import Path
 from tunewright.core.errors import RunError
 from tunewright.core.paths import RunDir
 from tunewright.core.records import Example
+from tunewright.data.check import check
 from tunewright.data.load import load
 from tunewright.data.pipeline import Prepared, PrepareSettings, SplitSettings, prepare
 from tunewright.data.problems import Problem
@@ -23,6 +24,17 @@ def prepare_rows(recipe: Recipe) -> Prepared:
     shares = SplitSettings(validation=data.split.validation, test=data.split.test, seed=recipe.train.seed)
     settings = PrepareSettings(columns=data.columns, group=data.split.group, split=shares)
     return prepare(_paths(data.train), _paths(data.validation), _paths(data.test), settings)
+
+
+def suspicions(recipe: Recipe) -> list[str]:
+    """What ``data check`` finds in the training files, a sentence each; duplicates are dropped anyway."""
+    data = recipe.data
+    report = check(_paths(data.train), columns=data.columns, group=data.split.group)
+    return [
+        f"{f.count} x {f.what}" + (f", first at {f.places[0]}" if f.places else "") + f". {f.advice}"
+        for f in report.findings
+        if f.code != "duplicate"
+    ]
 
 
 def stored_rows(run: RunDir) -> Prepared:

@@ -28,7 +28,7 @@ from tunewright.run.publish import TUNED, Outcome, publish
 from tunewright.run.ready import Ready, make_ready
 from tunewright.run.recipe import Recipe
 from tunewright.run.resolve import Resolved, read_recipe, resolve, write_recipe
-from tunewright.run.rows import prepare_rows, stored_rows
+from tunewright.run.rows import prepare_rows, stored_rows, suspicions
 from tunewright.run.session import Run, Session
 
 __all__ = ["Run", "resume", "settled", "train"]
@@ -47,6 +47,8 @@ def train(recipe: Recipe | Resolved, observe: Observer = events.silent) -> Run:
     session = Session(resolved, run, observe)
     with session.stage("check data", str(session.recipe.data.train)):
         splits = prepare_rows(session.recipe)
+        for sentence in suspicions(session.recipe):
+            session.warn(sentence)
     ready = make_ready(session, splits)
     write_recipe(run, session.resolved)
     write(splits, run.data)

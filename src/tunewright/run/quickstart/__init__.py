@@ -14,7 +14,10 @@ TICKETS = HERE / "tickets.jsonl"
 
 
 def run(directory: Path, observe: Observer) -> Run:
-    """Check, split, score the base plainly and with examples, train, prove; returns the finished run."""
+    """Check, split, score the base plainly and with examples, train, prove; returns the finished run.
+
+    The tickets hold planted mistakes, listed in ``RULES.md``, so that the check has something to find.
+    """
     finished = train(
         resolve(HERE / "recipe.yaml", None, {"data.train": str(TICKETS), "output.dir": str(directory)}),
         observe,
