@@ -40,9 +40,7 @@ class _Builder:
                 self.target_segment.append(segment)
         for branch in tokens.branches:
             assert parent is None, "a branch of a branch: attention knows one parent only"
-            self.add(
-                branch, segment, len(self.ids[: start + len(tokens.ids)]) - 1, position + len(tokens.ids)
-            )
+            self.add(branch, segment, start + len(tokens.ids) - 1, position + len(tokens.ids))
 
 
 def build_batch(

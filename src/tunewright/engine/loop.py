@@ -18,8 +18,8 @@ import torch
 from torch import nn
 
 from tunewright.core import events
-from tunewright.core.errors import TrainError
-from tunewright.core.hashing import seed_from
+from tunewright.core.errors import RunError, TrainError
+from tunewright.core.hashing import digest, seed_from
 from tunewright.core.records import Tokens
 from tunewright.data.pack import Step, plan_epoch
 from tunewright.engine import checkpoint
@@ -127,6 +127,7 @@ class Fit:
         self.optimizer = adamw(self.parameters, weight_decay=settings.weight_decay, betas=settings.betas)
         self.loss_of = partial(job.objective.loss, job.forward)
         self.plan = steps_in_order(job.train, settings)
+        self.plan_digest = digest([asdict(settings), [t.size for t in (*job.train, *job.validation)]])
         self.state = State()
         self.device = next(iter(self.parameters.values())).device
 
@@ -212,11 +213,15 @@ class Fit:
         self.job.model.train()
         state = self.state
         train = sum(state.loss_since) / len(state.loss_since) if state.loss_since else None
-        before = state.progress.best_step
         state.progress = state.progress.update(self.settings.watch, step, metrics, train)
         state.loss_since = []
-        better = state.progress.best_step == step and (step == 0 or before != step)
-        self.observe(events.EvalEnd(step, metrics, better))
+        self.observe(events.EvalEnd(step, metrics, best=state.progress.waited == 0))
+        self._warn_of_overfitting(step)
+        self.save()
+
+    def _warn_of_overfitting(self, step: int) -> None:
+        """Say once that validation loss rises while training loss falls."""
+        state = self.state
         if state.progress.overfitting and not state.progress.warned:
             state.progress = replace(state.progress, warned=True)
             self.observe(
@@ -227,7 +232,6 @@ class Fit:
                     " or a smaller rank would help.",
                 )
             )
-        self.save()
 
     def save(self) -> None:
         """Write a checkpoint of this step, then drop those no longer needed."""
@@ -239,7 +243,7 @@ class Fit:
                 facts.pop("step"),
                 {n: p.detach().cpu() for n, p in self.parameters.items()},
                 optimizer_state(self.optimizer, self.parameters),
-                facts,
+                {**facts, "plan": self.plan_digest},
             ),
         )
         recent = list(checkpoint.steps(self.checkpoints))[-self.settings.keep :]
@@ -254,9 +258,14 @@ class Fit:
         if path is None:
             return
         snapshot = checkpoint.load(path)
+        facts = dict(snapshot.state)
+        if facts.pop("plan") != self.plan_digest:
+            raise RunError(
+                f"{path} was written with other settings or other rows than those given now; put the old ones"
+                " back, or start a new run"
+            )
         self._put(snapshot.weights)
         load_optimizer_state(self.optimizer, self.parameters, snapshot.optimizer)
-        facts = dict(snapshot.state)
         self.state = State(step=snapshot.step, progress=Progress.from_dict(facts.pop("progress")), **facts)
 
     def restore_best(self) -> int:

@@ -18,7 +18,8 @@ def choose_shots(train: Sequence[Example], count: int, seed: int) -> list[Conver
     for candidate in pool:
         first_of_each.setdefault(candidate.messages[-1].content, candidate)
     varied = list(first_of_each.values())
-    return [*varied, *(c for c in pool if c not in varied)][:count]
+    taken = {id(c) for c in varied}
+    return [*varied, *(c for c in pool if id(c) not in taken)][:count]
 
 
 def with_shots(shots: Sequence[Conversation], prompt: Sequence[Message]) -> list[Message]:

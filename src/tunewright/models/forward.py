@@ -22,6 +22,7 @@ class ModelForward:
     """Implements ``objectives.base.Forward`` over a transformers causal language model.
 
     ``compute`` is the number format of matrix products; weights kept in float32 are cast on the fly.
+    ``plain`` says that the output layer has a form the fast head does not know, so the model's own is used.
     ``neftune`` > 0 adds uniform noise to the embeddings in training (Jain et al. 2023, arXiv 2310.05914).
     """
 
@@ -44,11 +45,8 @@ class ModelForward:
 
     def hidden(self, batch: Any) -> Tensor:
         """Last hidden states, (T, H)."""
-        inputs = {"input_ids": batch.ids[None]}
-        if self.neftune > 0 and self.model.training:
-            inputs = {"inputs_embeds": self._noisy_embeddings(batch)[None]}
         with self._autocast():
-            out = self._decoder(**inputs, **_packed(batch))
+            out = self._decoder(**self._inputs(batch))
         states: Tensor = out.last_hidden_state[0]
         return states
 
@@ -57,13 +55,16 @@ class ModelForward:
         source, ids = batch.targets.source, batch.targets.ids
         if self.plain:
             with self._autocast():
-                logits = self._lm(input_ids=batch.ids[None], logits_to_keep=source, **_packed(batch)).logits[
-                    0
-                ]
+                logits = self._lm(logits_to_keep=source, **self._inputs(batch)).logits[0]
             chosen: Tensor = logits.float().log_softmax(-1).gather(1, ids[:, None])[:, 0]
             return chosen
         hidden = self.hidden(batch)[source]
         return self.head.logprobs(hidden.to(self.compute), ids)
+
+    def _inputs(self, batch: Any) -> dict[str, Any]:
+        if self.neftune > 0 and self.model.training:
+            return {"inputs_embeds": self._noisy_embeddings(batch)[None], **_packed(batch)}
+        return {"input_ids": batch.ids[None], **_packed(batch)}
 
     def _autocast(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.device.type, self.compute) if self._mixed else nullcontext()

@@ -12,13 +12,22 @@ from tunewright.core.paths import write_text
 
 
 def stopping_config(model: Any, stop_ids: Iterable[int], pad_id: int | None) -> GenerationConfig:
-    """The model's generation config with every id that ends a turn; without it a tuned model never stops."""
+    """The model's generation config with every id that ends a turn; without it a tuned model never stops.
+
+    What ended a text before still does: ``stop_ids`` are added to the model's own.
+    """
     config = GenerationConfig.from_dict(model.generation_config.to_dict() if model.generation_config else {})
-    config.eos_token_id = sorted(stop_ids)
+    config.eos_token_id = sorted({*stop_ids, *own_stop_ids(model)})
     config.pad_token_id = pad_id
     config.do_sample = False
     config.temperature = config.top_p = config.top_k = None
     return config
+
+
+def own_stop_ids(model: Any) -> frozenset[int]:
+    """The ids at which the model's own generation config stops."""
+    ends = model.generation_config.eos_token_id if model.generation_config else None
+    return frozenset([ends] if isinstance(ends, int) else ends or ())
 
 
 def save_model(model: Any, tokenizer: Any, directory: Path, stop_ids: Iterable[int]) -> None:

@@ -68,7 +68,7 @@ def _warn(session: Session, name: str, counts: Tally, dropped: int, limit: int) 
         (counts.all_masked, "have nothing to learn and were left out"),
     ):
         if count:
-            session.warn(f"{count} of {rows} {name} sequences {what}")
+            session.warn(f"{count} of {rows} {name} sequences ({count / rows:.1%}) {what}")
     if counts.control_hits:
         session.warn(
             f"{counts.control_hits} control strings of the chat template stand in the {name} rows; they are"

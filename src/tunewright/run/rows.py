@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tunewright.core.errors import RunError
+from tunewright.core.hashing import file_digest
 from tunewright.core.paths import RunDir
 from tunewright.core.records import Example
 from tunewright.data.check import check
@@ -49,12 +50,10 @@ def stored_rows(run: RunDir) -> Prepared:
     sides: dict[str, list[Example]] = {}
     for side in SIDES:
         path = run.data / f"{side}.jsonl"
-        expected = receipt["splits"][side]["rows"]
-        sides[side] = load([path]).examples if expected else []
-        if len(sides[side]) != expected:
-            raise RunError(
-                f"{path} has {len(sides[side])} rows, but the receipt says {expected}; it was changed"
-            )
+        facts = receipt["splits"][side]
+        if not path.exists() or file_digest(path) != facts["sha256"]:
+            raise RunError(f"{path} is not the file that this run was begun with; restore it or start again")
+        sides[side] = load([path]).examples if facts["rows"] else []
     rejected = [_problem(line) for line in (run.data / "rejected.jsonl").read_bytes().splitlines()]
     return Prepared(sides["train"], sides["validation"], sides["test"], rejected, receipt)
 

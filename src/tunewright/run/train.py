@@ -110,9 +110,12 @@ def _fit(session: Session, ready: Ready) -> tuple[Any, FitResult]:
     recipe, parts, sequences = session.recipe, ready.parts, ready.sequences
     compose.seed_adapter(recipe.train.seed)
     model = parts.adapter.attach(parts.loaded.model)
+    forward = ModelForward(model, compute=parts.loaded.precision.dtype, neftune=recipe.objective.neftune)
+    if forward.plain:
+        session.note(["the output layer has an unusual form: computing it the model's own, slower way"])
     job = Job(
         model=model,
-        forward=ModelForward(model, compute=parts.loaded.precision.dtype, neftune=recipe.objective.neftune),
+        forward=forward,
         objective=parts.objective,
         train=sequences.train,
         validation=sequences.validation,

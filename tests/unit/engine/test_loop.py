@@ -10,7 +10,7 @@ from tests.tiny import tiny_model
 from tests.training import VOCAB, fit, job, rows, settings
 from tunewright.adapt.lora import Lora
 from tunewright.core import events
-from tunewright.core.errors import TrainError
+from tunewright.core.errors import RunError, TrainError
 from tunewright.core.records import Tokens
 from tunewright.engine import loop
 from tunewright.engine.batch import build_batch
@@ -183,6 +183,13 @@ def test_a_damaged_newest_checkpoint_is_named_and_passed_over(tmp_path):
     warning = next(e for e in seen if isinstance(e, events.Warned))
     assert newest.name in warning.message and "weights.safetensors" in warning.message
     assert all(torch.equal(weights[n], expected[n]) for n in expected)
+
+
+def test_a_checkpoint_of_other_settings_or_rows_is_refused(tmp_path):
+    fit(job(rows(24)), settings(max_steps=2, save_every=1), tmp_path)
+    for other, changed in ((rows(24), {"learning_rate": 0.5}), (rows(23), {})):
+        with pytest.raises(RunError, match="other settings or other rows"):
+            fit(job(other), settings(**{"max_steps": 2, "save_every": 1, **changed}), tmp_path)
 
 
 def test_it_learns_the_rule(tmp_path):

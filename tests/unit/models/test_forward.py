@@ -103,6 +103,21 @@ def test_untrusted_head_falls_back_to_the_models_own(monkeypatch):
         torch.testing.assert_close(forward.logprobs(build_batch(rows)), expected, rtol=1e-4, atol=1e-4)
 
 
+def test_the_slow_head_gets_the_same_noise():
+    batch = build_batch(documents(6, (30, 10)))
+    fast = ModelForward(tiny_model("llama"), neftune=5.0)
+    slow = ModelForward(tiny_model("llama"), neftune=5.0)
+    slow.plain = True
+    found = []
+    for forward in (fast, slow):
+        forward.model.train()
+        torch.manual_seed(3)
+        found.append(forward.logprobs(batch).detach())
+    torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-4)
+    with torch.no_grad():
+        assert (found[0] - ModelForward(tiny_model("llama")).logprobs(batch)).abs().max() > 1e-3
+
+
 def test_neftune_noise_has_the_stated_size_and_is_off_in_evaluation():
     model = tiny_model("llama")
     forward = ModelForward(model, neftune=5.0)
