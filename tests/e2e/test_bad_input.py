@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from tests.e2e.conftest import QUICK, pairs, rows_of, settings, write_messages
 from tests.tiny import tiny_model
 from tunewright.run.train import train
+from tunewright.run.yaml_text import read_yaml
 
 
 def refused(said, *parts):
@@ -57,14 +58,21 @@ def go(tw, tiny, data, tmp_path):
         (["evaluate.shots=2"], ["evaluate.shots has no effect", "few_shot"]),
         (["objective=text", "data.train_on=last"], ["data.train_on has no effect", "objective text"]),
         (["objective=text"], ["colours.jsonl:", "is a conversation row", "'text'"]),
-        (["model.device=gpu0"], ["model.device 'gpu0'"]),
+        (["model.device=gpu0"], ["model.device", "'cuda' or 'mps'", "'gpu0'"]),
+        (["model.device=meta"], ["model.device", "'meta'"]),
+        (["model.device=xpu"], ["model.device", "'xpu'"]),
+        (["train.epochs=true"], ["train.epochs", "a switch", "got True"]),
+        (["data.split.test=yes"], ["data.split.test", "a switch"]),
+        (["train.optim={warmup: 0.1, warmup: 0.2}"], ["train.optim", "'warmup' is given twice"]),
+        (["model=other"], ["--model", "model=other", "both given"]),
+        (["data.train=x.jsonl"], ["--data", "data.train=x.jsonl", "both given"]),
+        (["output.dir=there"], ["--out", "output.dir=there", "both given"]),
         (["model.template=none.jinja"], ["'none.jinja'", "no such file"]),
-        (["data.train=[]"], ["data.train names no file"]),
         (["train.stop.metric=exact_match", "data.split.validation=0"], ["needs validation rows"]),
         (["data.columns={answer: x}"], ["unknown target 'answer'"]),
         (["data.columns={prompt: q, completion: a}"], ["no row is left to train on"]),
-        (["data.max_length=8"], ["no token of 15 training rows", "15 were cut and 0 left out"]),
-        (["data.max_length=8", "data.over_long=drop"], ["0 were cut and 15 left out at data.max_length=8"]),
+        (["data.max_length=8"], ["no token of", "training rows", "were cut and 0 left out"]),
+        (["data.max_length=8", "data.over_long=drop"], [" 0 were cut and", "left out at data.max_length=8"]),
     ],
     ids=lambda v: " ".join(v) if isinstance(v, list) else None,
 )
@@ -102,6 +110,78 @@ def test_words_of_the_command_line(tw, tiny, data, tmp_path):
     broken = tmp_path / "broken.yaml"
     broken.write_text("data: {train: x\nmodel: [")
     refused(tw("train", broken), "broken.yaml:", "not valid YAML")
+
+
+@pytest.mark.parametrize(
+    ("content", "parts"),
+    [
+        (b"data: {train: []}", ["data.train", "names no file"]),
+        (b"data:\n  train: ''", ["data.train", "names no file"]),
+        ("# ein\n# Men\u00fc\ndata: {train: x}".encode("latin-1"), [":2: byte 0xfc is not UTF-8"]),
+        (b"data: {train: x}\ntrain:\n  epochs: 1\n  epochs: 2\n", [":4: ", "'epochs'", "twice", "line 3"]),
+        (b"train: {}\ndata: {train: x}\ntrain: {}\n", [":3: ", "'train' is given twice, first in line 1"]),
+        (b"data: {train: 2024-99-99}", ["not valid YAML", "month"]),
+        (b"data: {train: x}\ntrain: {epochs: true}", ["train.epochs", "a switch"]),
+    ],
+)
+def test_recipe_files(tw, tmp_path, content, parts):
+    file = tmp_path / "recipe.yaml"
+    file.write_bytes(content)
+    refused(tw("train", file), file, *parts)
+
+
+def test_merge_keys_of_yaml_are_no_duplicates(tmp_path):
+    file = tmp_path / "recipe.yaml"
+    file.write_text("a: &a {x: 1, y: 2}\nb: {<<: *a, x: 3}\n")
+    assert read_yaml(file)["b"] == {"x": 3, "y": 2}
+
+
+def test_a_damaged_result(tw, tmp_path):
+    for name, content in (("a", '{"verdict": '), ("b", "[]"), ("c", '{"verdict": {"word": "SHIP"}}')):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "recipe.yaml").write_text("data: {train: x}\n")
+        (tmp_path / name / "result.json").write_text(content)
+    for name in "ab":
+        refused(tw("resume", tmp_path / name), f"{name}/result.json is damaged", "delete it")
+    said = tw("runs", tmp_path)
+    assert said.status == 0 and "SHIP" in said.out.splitlines()[2]
+    assert all("result.json is damaged" in line for line in said.out.splitlines()[:2])
+    assert ["error" in run for run in tw("runs", tmp_path, "--json").json] == [True, True, False]
+
+
+def test_a_recipe_cannot_be_put_below_a_file(tw, tmp_path):
+    (tmp_path / "filerun").write_text("x")
+    said = tw("init", tmp_path / "filerun" / "x")
+    refused(said, f"cannot write {tmp_path / 'filerun' / 'x' / 'recipe.yaml'}", "ot a directory")
+    assert "Errno" not in said.err
+
+
+def test_likelihood_is_not_compared_across_tokenizers(tw, tiny, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(tiny, other)
+    tokenizer = json.loads((other / "tokenizer.json").read_text())
+    tokenizer["model"]["merges"] = []
+    (other / "tokenizer.json").write_text(json.dumps(tokenizer))
+    test = write_messages(tmp_path / "test.jsonl", [(q, f"it is {q}") for q, _ in pairs(8)])
+    words = ("--data", test, "--rows", 4)
+    refused(
+        tw("compare", tiny, other, *words, "--metric", "perplexity"),
+        *("perplexity is per token", "test.jsonl:", "different tokenizers"),
+    )
+    assert tw("compare", tiny, other, *words, "--metric", "exact_match", "--json").status in {0, 1}
+
+
+def test_few_shot_examples_are_not_among_the_questions(tw, tiny, data, tmp_path):
+    asked = write_messages(tmp_path / "asked.jsonl", pairs(6))
+    words = ("--data", asked, "--shots", 2, "--metric", "perplexity", "--json", "--shots-from")
+    refused(tw("eval", tiny, *words, asked), "every few-shot example is also among the questions")
+    said = tw("eval", tiny, *words, data)
+    assert said.status == 0 and "6 rows are not used as few-shot examples" in said.err
+    only = write_messages(tmp_path / "only.jsonl", pairs()[6:])
+    again = tw("eval", tiny, *words, only)
+    assert "not used" not in again.err and again.json["metrics"] == said.json["metrics"]
+    only.write_text(only.read_text() + "not json\n")
+    refused(tw("eval", tiny, *words, only), "1 row(s) of", "only.jsonl", "broken_json")
 
 
 def test_a_directory_in_use(go, tmp_path):
@@ -219,7 +299,8 @@ def test_over_long_rows_are_counted(go, tmp_path):
     dropped = go(*words, "data.over_long=drop", file=file)
     assert dropped.json["data"]["render"]["dropped"] == 2
     assert any(
-        w.startswith("2 of 40 training sequences are longer than 48") for w in dropped.json["warnings"]
+        w.startswith("2 of 40 training ") and "are longer than 48 tokens" in w
+        for w in dropped.json["warnings"]
     )
     shutil.rmtree(tmp_path / "run")
     refused(go(*words, "data.over_long=error", file=file), "some.jsonl:39", "more than the limit of 48")

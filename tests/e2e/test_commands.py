@@ -137,3 +137,40 @@ def test_data_check_takes_format_and_group(tw, tmp_path):
     wrong = tw("data", "check", file, "--format", "alpaca")
     assert wrong.status == 1 and "5" in wrong.out
     assert "Did you mean" in tw("data", "check", file, "--format", "mesages").err
+
+
+def test_data_show_says_what_it_passed_over(tw, tiny, tmp_path):
+    file = write_messages(tmp_path / "rows.jsonl", pairs(2))
+    file.write_text("not json\n" + file.read_text() + "[]\n")
+    said = tw("data", "show", file, "--model", tiny, "-n", 3, "--json")
+    assert said.status == 0 and len(said.json) == 2
+    assert f"2 unusable row(s) passed over, the first at {file}:1: broken_json" in said.err
+    assert "1 unusable row(s)" in tw("data", "show", file, "--model", tiny, "-n", 1).err
+
+
+def test_cut_answers_and_drawn_rows_are_said(tw, tiny, data):
+    said = tw("eval", tiny, "--data", data, "--rows", 5, "--metric", "exact_match")
+    assert "5 of 40 rows are scored, a seeded draw" in said.err
+    number = tw("eval", tiny, "--data", data, "--rows", 5, "--metric", "exact_match", "--json").json
+    assert number["n"] == 5 and number["unfinished"] > 0  # a random model never stops by itself
+    assert f"{number['unfinished']} answers were cut before they ended" in said.out
+    assert f"{number['unfinished']} of 5 answers were cut" in said.err
+
+
+def test_compare_says_whose_answers_were_cut(tw, tiny, lora, data):
+    words = ("--data", data, "--rows", 5, "--metric", "exact_match")
+    found = tw("compare", tiny, lora.path, *words, "--json").json["unfinished"]
+    assert list(found) == [str(tiny), str(lora.path)] and found[str(tiny)] > 0
+    assert (
+        f"{found[str(tiny)]} answers of {tiny} were cut before they ended"
+        in tw("compare", tiny, lora.path, *words).out
+    )
+
+
+def test_references_longer_than_an_answer_may_be_are_counted(tw, tiny, data, tmp_path):
+    words = (*QUICK, "evaluate.max_new_tokens=3", "train.max_steps=1", "evaluate.metrics=[exact_match]")
+    said = tw("train", "--model", tiny, "--data", data, "--out", tmp_path / "run", "--json", *words)
+    total = said.json["counts"]["test"]
+    [warning] = [w for w in said.json["warnings"] if "cannot be matched" in w]
+    assert f" of {total} references are longer than 3 tokens" in warning
+    assert 0 < int(warning.split()[0]) <= total

@@ -28,7 +28,7 @@ def mapping(tmp_path_factory):
 def test_a_learnable_task_is_learnt_and_shipped(tiny, mapping, tmp_path):
     words = (
         *FULL,
-        "train.epochs=20",
+        "train.epochs=30",
         "train.learning_rate=0.004",
         "evaluate.every=20",
         "train.stop.patience=0",

@@ -1,6 +1,7 @@
 """What must hold for any conversation, over all fixture templates and three kinds of tokenizer."""
 
 from functools import lru_cache
+from itertools import pairwise
 
 import pytest
 from hypothesis import assume, given, settings
@@ -169,13 +170,16 @@ def test_a_batch_gives_what_single_calls_give(batch, pair):
 
 
 @EXAMPLES
-@given(ATTACK, st.integers(1, 12), st.sampled_from(PAIRS))
+@given(ATTACK, st.integers(2, 12), st.sampled_from(PAIRS))
 def test_chunks_lay_end_to_end_give_the_document(text, size, pair):
     tokenizer, renderer = tools_of(*pair)
     chunks = renderer.document_chunks(text, size)
     ids = renderer.document(text)
-    assert [i for chunk in chunks for i in chunk.ids] == ids
-    assert [w for chunk in chunks for w in chunk.weights] == [1.0] * len(ids)
+    assert [chunks[0].ids[0], *(i for chunk in chunks for i in chunk.ids[1:])] == ids
+    assert [w for chunk in chunks for w in chunk.weights[1:]] == [1.0] * (len(ids) - 1)
+    assert all(chunk.weights[0] == 0 for chunk in chunks)
+    assert all(after.ids[0] == before.ids[-1] for before, after in pairwise(chunks))
+    assert sum(chunk.trained for chunk in chunks) == len(ids) - 1
     assert all(len(chunk.ids) == size for chunk in chunks[:-1]) and len(chunks[-1].ids) <= size
     assert ids[-1] == tokenizer.eos_token_id
     assert not renderer.controls.id_set & set(ids[:-1])

@@ -12,13 +12,14 @@ import typer
 
 from tunewright.cli import output
 from tunewright.cli.console import ConsoleObserver
-from tunewright.core.errors import ConfigError
+from tunewright.core.errors import ConfigError, RunError
 from tunewright.core.paths import RunDir
 from tunewright.core.records import Message
 from tunewright.data.render import Renderer
 from tunewright.models.generate import Sampling, stream
 from tunewright.models.load import load
 from tunewright.models.precision import use_all_cores
+from tunewright.models.save import own_stop_ids
 from tunewright.run import planning, starter
 from tunewright.run import quickstart as bundled
 from tunewright.run.judge import Judging
@@ -31,6 +32,8 @@ from tunewright.run.store import read_result
 from tunewright.run.train import resume as resume_run
 from tunewright.run.train import settled
 from tunewright.run.train import train as train_run
+
+OPTION_OF = {"model.name": "--model", "data.train": "--data", "output.dir": "--out"}
 
 
 def quickstart(out: Path, as_json: bool) -> None:
@@ -63,12 +66,23 @@ def train(
     if not recipe and data is None:
         raise ConfigError("give a recipe, or --data FILE (and --model NAME)")
     overrides = dict(parse_override(w) for w in words if "=" in w)
-    given = {"model.name": model, "data.train": data and str(data), "output.dir": out and str(out)}
-    overrides = {**{k: v for k, v in given.items() if v is not None}, **overrides}
+    options = {"model.name": model, "data.train": data and str(data), "output.dir": out and str(out)}
+    overrides = _together({k: v for k, v in options.items() if v is not None}, overrides)
     resolved, directory = settled(resolve(Path(recipe[0]) if recipe else None, None, overrides))
     with _resumable(directory.root):
         run = train_run(resolved, ConsoleObserver())
     _finish(run, as_json)
+
+
+def _together(options: dict[str, Any], words: dict[str, Any]) -> dict[str, Any]:
+    """Settings from options and from words; raises ``ConfigError`` if both give the same one."""
+    for name, value in options.items():
+        section = name.partition(".")[0]
+        for word in words.keys() & {name, section}:
+            raise ConfigError(
+                f"{OPTION_OF[name]} {value} and {word}={words[word]} are both given; leave one of them out"
+            )
+    return options | words
 
 
 def resume(directory: Path, as_json: bool) -> None:
@@ -83,13 +97,18 @@ def evaluate(model: str, data: Path, options: dict[str, Any], as_json: bool) -> 
     result = judge_evaluate(model, data, _judging(options), ConsoleObserver())
     lines = [f"{result['model']} on {result['data']}, {result['n']} rows"]
     lines += [f"  {m['name']:<24} {output.estimate(m, m['unit'])}" for m in result["metrics"]]
+    if result["unfinished"]:
+        lines.append(f"  {result['unfinished']} answers were cut before they ended")
     output.emit(result, as_json, lines)
 
 
 def compare(models: Sequence[str], data: Path, options: dict[str, Any], as_json: bool) -> None:
     """Compare models; exit 1 if the candidate is worse."""
     result = judge_compare(models, data, _judging(options), ConsoleObserver())
-    lines = output.metric_lines(result["metrics"]) + output.verdict_lines(result["verdict"])
+    cut = [
+        f"{n} answers of {name} were cut before they ended" for name, n in result["unfinished"].items() if n
+    ]
+    lines = [*output.metric_lines(result["metrics"]), *cut, *output.verdict_lines(result["verdict"])]
     output.emit(result, as_json, lines)
     _exit_by(result["verdict"])
 
@@ -99,7 +118,8 @@ def chat(model: str, system: str | None, temperature: float, max_new_tokens: int
     use_all_cores()
     loaded = load(model)
     renderer = Renderer(loaded.tokenizer)
-    sampling = Sampling(max_new_tokens=max_new_tokens, temperature=temperature, stop_ids=renderer.stop_ids)
+    stop_ids = renderer.stop_ids | own_stop_ids(loaded.model)
+    sampling = Sampling(max_new_tokens=max_new_tokens, temperature=temperature, stop_ids=stop_ids)
     turns = [Message("system", system)] if system else []
     typer.echo(f"{loaded.ref.name}, {loaded.precision.reason}. An empty line ends.", err=True)
     for line in _lines_from_user():
@@ -111,17 +131,24 @@ def chat(model: str, system: str | None, temperature: float, max_new_tokens: int
 def runs(folder: Path, as_json: bool) -> None:
     """List the runs below ``folder``."""
     found = [_run_facts(p.parent) for p in sorted(folder.glob("*/recipe.yaml"))]
-    lines = [
-        f"{f['run']:<40} {f['verdict'] or 'not finished; tunewright resume ' + str(f['run'])}" for f in found
-    ]
+    lines = [f"{f['run']:<40} {_standing(f)}" for f in found]
     output.emit(found, as_json, lines or [f"no runs in {folder}"])
 
 
 def _run_facts(path: Path) -> dict[str, Any]:
-    finished = RunDir(path).result.exists()
-    result = read_result(path) if finished else {}
-    verdict = result.get("verdict", {}).get("word")
-    return {"run": str(path), "finished": finished, "verdict": verdict, "created": result.get("created")}
+    facts = {"run": str(path), "finished": RunDir(path).result.exists(), "verdict": None, "created": None}
+    try:
+        result = read_result(path) if facts["finished"] else {}
+    except RunError as error:
+        return {**facts, "error": str(error)}
+    verdict = (result.get("verdict") or {}).get("word")
+    return {**facts, "verdict": verdict, "created": result.get("created")}
+
+
+def _standing(facts: dict[str, Any]) -> str:
+    if "error" in facts:
+        return f"error: {facts['error']}"
+    return facts["verdict"] or f"not finished; tunewright resume {facts['run']}"
 
 
 def _lines_from_user() -> Iterator[str]:
@@ -165,7 +192,7 @@ def _resumable(directory: Path) -> Iterator[None]:
 def _judging(options: dict[str, Any]) -> Judging:
     shots_from = options.get("shots_from")
     return Judging(
-        metrics=options["metrics"] or (),
+        metrics=options["metrics"] or None,
         columns=output.columns_of(options["columns"]),
         rows=options["rows"],
         shots=options.get("shots", 0),

@@ -43,9 +43,11 @@ def show(file: Path, options: dict[str, Any], as_json: bool) -> None:
     """Print rendered rows token by token."""
     from tunewright.run.looking import rendered_rows
 
-    rows = rendered_rows(
+    rows, notes = rendered_rows(
         str(file), options["model"], options["n"], options["train_on"], output.columns_of(options["columns"])
     )
+    for note in notes:
+        typer.echo(f"note: {note}", err=True)
     if as_json:
         output.emit(rows, True, [])
         return

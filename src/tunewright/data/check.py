@@ -21,7 +21,16 @@ import orjson
 
 from tunewright.core.records import Example, Labelled, kind_of
 from tunewright.data.check_rules import ROW_RULES, answers_in, rules_met
-from tunewright.data.keys import Key, answer_of, normalise, prompt_key, question_key, row_key, texts_of
+from tunewright.data.keys import (
+    Key,
+    answer_of,
+    look_alike_key,
+    normalise,
+    prompt_key,
+    question_key,
+    row_key,
+    texts_of,
+)
 from tunewright.data.load import FileFacts, Reader
 from tunewright.data.problems import Problem
 
@@ -165,6 +174,7 @@ class _Tally:
     hits: dict[str, _Hits] = field(default_factory=lambda: defaultdict(_Hits))
     _sizes: dict[str, array[int]] = field(default_factory=lambda: defaultdict(lambda: array("I")))
     _rows: set[Key] = field(default_factory=set)
+    _alike: set[Key] = field(default_factory=set)
     _answers: dict[Key, int] = field(default_factory=dict)
     _prompts: dict[Key, str] = field(default_factory=dict)
 
@@ -188,9 +198,13 @@ class _Tally:
     def _compare(self, example: Example, source: str, place: str) -> None:
         """Duplicates, contradictions and prompts that stand in two files."""
         row, question, prompt = row_key(example), question_key(example), prompt_key(example)
+        alike = look_alike_key(example)
         if row in self._rows:
             self.hits["duplicate"].add(place)
+        elif alike in self._alike:
+            self.hits["look_alike"].add(place)
         self._rows.add(row)
+        self._alike.add(alike)
         answer = hash(normalise(answer_of(example)))
         if self._answers.setdefault(question, answer) != answer:
             self.hits["contradiction"].add(place)
@@ -246,9 +260,15 @@ CROSS_ROW = (
     ),
     (
         "duplicate",
-        "exact duplicates (case and white space aside)",
+        "exact duplicates (white space aside)",
         "They count double in training and leak across a split.",
         "Nothing to do; preparing drops them.",
+    ),
+    (
+        "look_alike",
+        "rows that differ from another only in case, or in what stands beside the text",
+        "They may be one row written twice; preparing keeps both, on one side of the split.",
+        "Look at them; drop one where the difference means nothing.",
     ),
     (
         "contradiction",

@@ -71,6 +71,12 @@ def lookup(row: Row, path: str) -> Any:
     return value
 
 
+def paths_of(row: Row) -> list[str]:
+    """The keys of a row, and dotted paths to the keys of the objects in it."""
+    inner = [f"{key}.{name}" for key, value in row.items() if isinstance(value, Mapping) for name in value]
+    return [*row, *inner]
+
+
 def _getter(path: str) -> Callable[[Row], Any]:
     if "{" not in path:
         return lambda row: lookup(row, path)

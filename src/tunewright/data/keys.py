@@ -1,7 +1,8 @@
 """What makes two rows "the same": normalised texts and their keys (16-byte hashes).
 
-Normalised means: Unicode NFKC, case folded, runs of white space as one space. Nothing else is changed, so
-rows that are equal here are equal to any reader.
+Normalised means: Unicode NFKC, case folded, runs of white space as one space. That is right for keeping
+rows together in a split, but too coarse for leaving one out: "us" and "US" may be two answers. ``row_key``
+therefore keeps case, and changes no more than Unicode NFC and runs of white space.
 """
 
 from __future__ import annotations
@@ -21,6 +22,11 @@ def normalise(text: str) -> str:
     if not text.isascii():
         text = unicodedata.normalize("NFKC", text)
     return " ".join(text.casefold().split())
+
+
+def respaced(text: str) -> str:
+    """NFC, white space collapsed; case is kept."""
+    return " ".join(unicodedata.normalize("NFC", text).split())
 
 
 def _key(kind: str, *parts: str) -> Key:
@@ -107,15 +113,29 @@ def text_key(example: Example) -> Key:
 
 
 def row_key(example: Example) -> Key:
-    """Equal for rows that are exact duplicates after normalisation: texts, labels, weights and tools."""
+    """Equal for exact duplicates, white space aside: texts, labels, tools, and all that a message carries."""
     if isinstance(example, Text):
-        return _key("row", normalise(example.text))
-    if isinstance(example, Preference):
-        tools = canonical_json(example.tools).decode()
-        return _key("row", *map(turns_text, (example.prompt, example.chosen, example.rejected)), tools)
-    weights = ",".join(str(m.weight) for m in example.messages)
+        return _key("row", respaced(example.text))
     rest = example.label if isinstance(example, Labelled) else example.tools
-    return _key("row", turns_text(example.messages), weights, canonical_json(rest).decode())
+    parts = (
+        (example.prompt, example.chosen, example.rejected)
+        if isinstance(example, Preference)
+        else (example.messages,)
+    )
+    return _key("row", *map(_whole_turns, parts), canonical_json(rest).decode())
+
+
+def look_alike_key(example: Example) -> Key:
+    """Equal for rows whose texts and label are equal but for case, compatible characters and white space."""
+    if isinstance(example, Preference):
+        return _key("alike", *map(turns_text, (example.prompt, example.chosen, example.rejected)))
+    label = canonical_json(example.label).decode() if isinstance(example, Labelled) else ""
+    return _key("alike", text_key(example).hex(), normalise(label))
+
+
+def _whole_turns(messages: Iterable[Message]) -> str:
+    turns = [[m.role, respaced(m.content), m.weight, m.extra] for m in messages]
+    return canonical_json(turns).decode()
 
 
 def group_key(example: Example) -> Key | None:

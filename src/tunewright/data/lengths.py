@@ -23,7 +23,11 @@ class Limit:
     over_long: OverLong = "cut"
 
     def apply(self, tokens: Tokens) -> list[Tokens]:
-        """``tokens`` in a list, cut or left out. A cut is recorded in ``extras["cut_tokens"]``."""
+        """``tokens`` in a list, cut or left out.
+
+        A cut is recorded in ``extras["cut_tokens"]``, and in ``extras["cut_answer"]`` if it went through an
+        answer that is trained, which then has no end of turn left to learn.
+        """
         if self.length is None or len(tokens.ids) <= self.length:
             return [tokens]
         if self.over_long == "error":
@@ -37,15 +41,28 @@ class Limit:
             Span(s.role, s.start, min(s.end, self.length)) for s in tokens.spans if s.start < self.length
         )
         extras = {**tokens.extras, "cut_tokens": float(len(tokens.ids) - self.length)}
+        if _inside_answer(tokens, self.length):
+            extras["cut_answer"] = 1.0
         ids, weights = tokens.ids[: self.length], tokens.weights[: self.length]
         return [replace(tokens, ids=ids, weights=weights, spans=spans, extras=extras)]
+
+
+def _inside_answer(tokens: Tokens, length: int) -> bool:
+    """Whether a cut at ``length`` leaves a part of a trained answer, without its end."""
+    return any(
+        span.role == "assistant"
+        and span.start < length < span.end
+        and any(tokens.weights[span.start : length])
+        for span in tokens.spans
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Tally:
     """What a set of rendered rows amounts to, in rows and tokens.
 
-    ``truncated`` rows were cut (or exceed the limit), ``all_masked`` rows have no token to learn from,
+    ``truncated`` rows were cut (or exceed the limit), ``endless`` rows were cut inside a trained answer, so
+    that they teach it without its end of turn, ``all_masked`` rows have no token to learn from,
     ``control_hits`` counts control strings that were found in the data and written as plain text.
     """
 
@@ -55,6 +72,7 @@ class Tally:
     trained_tokens: int
     total_tokens: int
     control_hits: int
+    endless: int = 0
 
 
 def tally(tokens: Iterable[Tokens], max_length: int | None = None) -> Tally:
@@ -68,4 +86,5 @@ def tally(tokens: Iterable[Tokens], max_length: int | None = None) -> Tally:
         trained_tokens=sum(t.trained for t in rows),
         total_tokens=sum(t.size for t in rows),
         control_hits=int(sum(t.extras.get("control_hits", 0) for t in rows)),
+        endless=sum("cut_answer" in t.extras for t in rows),
     )

@@ -15,7 +15,7 @@ from typing import Any
 from tunewright.core.errors import DataError
 from tunewright.core.hashing import file_digest
 from tunewright.core.records import Example, Meta
-from tunewright.data.columns import MISSING, column_map, columns_used, kind, lookup
+from tunewright.data.columns import MISSING, column_map, columns_used, kind, lookup, paths_of
 from tunewright.data.container import Container, container_of, opened
 from tunewright.data.json_rows import json_rows
 from tunewright.data.messages import Repairs
@@ -43,11 +43,15 @@ class FileFacts:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """The examples of some files, everything that was wrong with them, and one ``FileFacts`` per file."""
+    """The examples of some files, everything that was wrong with them, and one ``FileFacts`` per file.
+
+    ``keys`` are those of the first rows, in order, with dotted paths into objects: what ``group`` can name.
+    """
 
     examples: list[Example]
     problems: list[Problem]
     files: list[FileFacts]
+    keys: dict[str, None] = field(default_factory=dict)
 
     @property
     def rejected(self) -> list[Problem]:
@@ -88,6 +92,7 @@ def load(
             else:
                 loaded.examples.append(item)
         loaded.files.append(reader.facts())
+        loaded.keys.update(reader.keys)
     return loaded
 
 
@@ -104,6 +109,7 @@ class Reader:
         self.source = str(self.path)
         self.known: Format | None = format_named(self.format) if self.format else None
         self.rows = 0
+        self.keys: dict[str, None] = {}
         self._container: Container | None = None
         self._notes = Notes()
         self._map = column_map(self.columns) if self.columns else None
@@ -136,6 +142,7 @@ class Reader:
                 objects.append(raw.value)
             if len(objects) >= HEAD_ROWS or len(head) >= 50 * HEAD_ROWS:
                 break
+        self.keys = dict.fromkeys(path for row in objects for path in paths_of(row))
         mapped = [row for row in map(self._mapped_or_none, objects) if row is not None]
         self.known = self.known or format_of(mapped)
         if self.known is None and mapped:
@@ -191,17 +198,23 @@ class Reader:
             return Meta(given["source"], given["line"], _name(given.get("id"), "id"), _name(group, "group"))
         if given is not None:
             self._notes.ignore("meta", line)
-        group = mapped.get("group") if self._map else None
+        group = None
         if self.group is not None:
             group = self._group(row, line)
+        elif self._map and "group" in (self.columns or {}):
+            group = self._counted(mapped.get("group"), line)
         return Meta(self.source, line, _name(mapped.get("id", row.get("id")), "id"), _name(group, "group"))
 
     def _group(self, row: dict[str, Any], line: int) -> Any:
         value = lookup(row, self.group or "")
-        if value is MISSING or value is None:
+        return self._counted(None if value is MISSING else value, line)
+
+    def _counted(self, group: Any, line: int) -> Any:
+        """``group``; a row without one is counted, because nothing but its prompt protects it in a split."""
+        if group is None or group == "":
             self._notes.count("no_group", line)
             return None
-        return value
+        return group
 
     def _file_notes(self) -> Iterator[Problem]:
         for reason, (line, count) in self._notes.facts.items():

@@ -20,15 +20,17 @@ import orjson
 from pydantic import Field, model_validator
 
 from tunewright.core.config import Section
-from tunewright.core.errors import DataError
+from tunewright.core.errors import ConfigError, DataError
+from tunewright.core.names import nearest
 from tunewright.core.paths import write_json, written_atomically
 from tunewright.core.records import Example, kind_of
 from tunewright.data.canonical import to_jsonl
 from tunewright.data.keys import row_key
 from tunewright.data.load import Loaded, load
-from tunewright.data.problems import Problem, problem
+from tunewright.data.problems import RULES, Problem, problem
 from tunewright.data.split import SIDES, Side, groups_of, leaks, split
 
+WHOLE_FILE = ("bom", "crlf", "blank_lines", "ignored_keys", "no_group")
 Parts = dict[Side, list[Example]]
 
 
@@ -38,7 +40,7 @@ class SplitSettings(Section):
     validation: float = Field(default=0.1, ge=0, lt=1, description="Share of groups that watch training.")
     test: float = Field(default=0.1, ge=0, lt=1, description="Share of groups that judge the result.")
     seed: int = Field(default=0, description="Seed of the hash that decides the side of each group.")
-    stratify: bool = Field(default=True, description="Keep at least one group of each class in train.")
+    stratify: bool = Field(default=True, description="Deal each class out by its shares.")
 
     @model_validator(mode="after")
     def _leaves_something_to_train_on(self) -> SplitSettings:
@@ -75,7 +77,8 @@ def prepare(
 ) -> Prepared:
     """Read, reject, drop exact duplicates, separate and split; see ``docs/data.md`` for the guarantees.
 
-    Raises ``DataError`` if a file cannot be read, files differ in kind, or nothing is left to train on.
+    Raises ``DataError`` if a file cannot be read, files differ in kind, or nothing is left to train on, and
+    ``ConfigError`` if no training row has the group key.
     """
     given: dict[Side, Sequence[str | Path]] = {
         "train": train_paths,
@@ -85,6 +88,7 @@ def prepare(
     loaded = {side: _load(paths, settings) for side, paths in given.items()}
     parts: Parts = {side: loaded[side].examples for side in SIDES}
     _one_kind(parts)
+    _grouped(loaded["train"], settings)
     rejected = [p for side in SIDES for p in loaded[side].rejected]
     rows_in = sum(f.rows for data in loaded.values() for f in data.files)
     steps = [_step("read", rows_in, rejected)]
@@ -108,7 +112,7 @@ def prepare(
         "steps": steps,
         "repaired": _counts([p for d in loaded.values() for p in d.problems if p.action == "repaired"]),
         "splits": {side: _described(parts[side]) for side in SIDES},
-        "notes": notes,
+        "notes": notes + _changes([p for d in loaded.values() for p in d.problems]),
         "settings": settings.model_dump(),
         "files": [{"used_for": side, **asdict(facts)} for side in SIDES for facts in loaded[side].files],
     }
@@ -144,8 +148,31 @@ def _one_kind(parts: Parts) -> None:
         raise DataError(f"the files hold different kinds of rows: {found}; prepare each kind by itself")
 
 
+def _grouped(train: Loaded, settings: PrepareSettings) -> None:
+    """Refuse a group key that no training row has: it would protect nothing, and nobody would notice."""
+    key = settings.group or (settings.columns or {}).get("group")
+    if key and train.examples and all(example.meta.group is None for example in train.examples):
+        raise ConfigError(
+            f"group: none of {len(train.examples)} training rows has {key!r}, so no rows would be kept"
+            f" together by it. {nearest(key, list(train.keys))}"
+        )
+
+
+def _changes(problems: Sequence[Problem]) -> list[str]:
+    """What was repaired or noted, as sentences: rows are counted; facts about a file come as they are."""
+    changed = {(p.reason, p.where()) for p in problems if p.action != "rejected"}
+    rows = sorted(Counter(reason for reason, _ in changed if reason not in WHOLE_FILE).items())
+    notes = [f"{count} row(s) repaired ({reason}): {RULES[reason].what}" for reason, count in rows]
+    notes += [
+        f"{p.source}: {RULES[p.reason].what} ({p.reason}): {p.detail}"
+        for p in problems
+        if p.action != "rejected" and p.reason in WHOLE_FILE
+    ]
+    return notes
+
+
 def _without_duplicates(parts: Parts) -> tuple[Parts, list[Problem]]:
-    """Drop rows that are equal after normalisation within a part; the first is kept."""
+    """Drop rows that are equal but for white space within a part; the first is kept."""
     kept: Parts = {side: [] for side in SIDES}
     dropped = []
     for side in SIDES:

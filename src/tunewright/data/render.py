@@ -142,19 +142,24 @@ class Renderer:
         return self._document(text, Veil(self.controls))
 
     def document_chunks(self, text: str, max_length: int | None = None) -> list[Tokens]:
-        """A document in chunks of at most ``max_length`` tokens, without overlap; the last one ends with eos.
+        """A document in chunks of at most ``max_length`` tokens; the last one ends with eos.
 
-        Every token of the text, and eos, has weight 1 in one chunk; an opening bos is context. Documents are
-        never cut short or dropped, whatever ``over_long`` says, because chunks lose nothing.
+        A later chunk starts with the last token of the one before it, as context (weight 0), because the
+        first token of a sequence is never predicted. So every token but the first of the document (an opening
+        bos, where there is one) has weight 1 in exactly one chunk, and chunks lose nothing: documents are
+        never cut short or dropped, whatever ``over_long`` says. Raises ``ConfigError`` for a length below 2.
         """
+        if max_length is not None and max_length < 2:
+            raise ConfigError(f"max_length is {max_length}; a sequence needs at least 2 tokens")
         veil = Veil(self.controls)
         ids = self._document(text, veil)
         size = max_length or self.max_length or len(ids)
         weights = [0.0] * len(self._opening) + [1.0] * (len(ids) - len(self._opening))
         chunks = []
-        for start in range(0, len(ids), size):
-            piece = ids[start : start + size]
-            chunks.append(Tokens(piece, weights[start : start + size], (Span("text", 0, len(piece)),)))
+        for start in range(0, max(len(ids) - 1, 1), max(size - 1, 1)):
+            piece, learnt = ids[start : start + size], weights[start : start + size]
+            learnt[:1] = [0.0] * len(learnt[:1])
+            chunks.append(Tokens(piece, learnt, (Span("text", 0, len(piece)),)))
         if veil.hits:
             chunks[0].extras["control_hits"] = float(veil.hits)
         return chunks

@@ -1,18 +1,24 @@
-"""Train, validation and test: decided for each group of rows by a seeded hash, never by position or chance.
+"""Train, validation and test: decided for each group of rows by a seeded hash, never by chance.
 
 Rows are joined into one group if they share the user's group key, the normalised prompt, or the normalised
-text; a conversation also joins rows whose prompt is one of its earlier prompts. A group takes the side of its
-*leader*, the first of its rows: ``u = hash(seed, leader's key)`` gives test for u < test, validation for
-u < test + validation, else train. So the side of a row does not depend on how many rows there are: appended
-rows never move an old one, unless they join two groups (then the one with the later leader moves).
+text; a conversation asks each of its earlier prompts too. A group takes the side of its *leader*, the first
+of its rows. Each leader draws ``u = hash(seed, its key)``; u < test gives test, u < test + validation
+validation, else train.
 
-Stratified: one threshold for all draws the same share of each class, up to chance: of a class of n groups,
-n*p +- sqrt(n*p*(1-p)) stand on a side of share p. In addition the first group of each label always goes to
-train, so no label is unknown in training; this lowers the shares by at most one group per label.
-Conversations have no labels: their answers could be told to be classes only by looking at all rows, and then
-an appended row could move an old one.
+Stratified: the leaders of one class are dealt out in file order. The n-th owes each side its *deficit*, n
+times the share less what the side has. A side that is owed a whole group gets it; otherwise u chooses among
+the sides that are owed something, in proportion. Then every side is always less than one group from its
+share of the class. Proof: before a group is dealt the deficits sum to 1 and each is above -1, so at most
+one is 1 or more, and it is served; and a served side had a positive deficit, so it stays above -1. The
+first leader of a label goes to train, so no label is unknown in training.
 
-A side that was asked for and comes out empty is given the group with the lowest hash, and ``notes`` says so.
+Classes are labels that are not numbers on a scale (rows with several labels are one class), and the answers
+of conversations: a different answer is a different class, so answers that never repeat are divided by hash
+alone. A leader's class and its place among the leaders before it never change when rows are appended, so
+appended rows never move an old one, unless they join two groups (then the one with the later leader moves).
+
+A side that was asked for and comes out empty is given the group with the lowest hash, and ``notes`` says
+so.
 """
 
 from __future__ import annotations
@@ -24,8 +30,16 @@ from typing import Literal
 
 from tunewright.core.errors import ConfigError, DataError
 from tunewright.core.hashing import unit_interval
-from tunewright.core.records import Example, Labelled
-from tunewright.data.keys import Key, earlier_prompt_keys, group_key, prompt_key, text_key
+from tunewright.core.records import Conversation, Example, Labelled
+from tunewright.data.keys import (
+    Key,
+    answer_of,
+    earlier_prompt_keys,
+    group_key,
+    normalise,
+    prompt_key,
+    text_key,
+)
 
 Side = Literal["train", "validation", "test"]
 SIDES: tuple[Side, ...] = ("train", "validation", "test")
@@ -60,14 +74,14 @@ def split(
     """
     if min(validation, test) < 0 or validation + test >= 1:
         raise ConfigError(f"split: validation {validation} and test {test} must be >= 0 and sum to below 1")
-    groups = groups_of(examples)
-    members: dict[int, list[int]] = defaultdict(list)
-    for row, leader in enumerate(groups):
-        members[leader].append(row)
-    draws = {leader: unit_interval("split", seed, _leader_key(examples[leader]).hex()) for leader in members}
+    groups, opened = _joined(examples)
+    draws = {row: unit_interval("split", seed, _leader_key(examples[row]).hex()) for row in opened}
     protected = _first_of_labels(examples, groups) if stratify else set[int]()
-    sides = {leader: _side(u, validation, test, leader in protected) for leader, u in draws.items()}
-    shares: dict[Side, float] = {"train": 1 - validation - test, "validation": validation, "test": test}
+    shares: dict[Side, float] = {"test": test, "validation": validation, "train": 1 - validation - test}
+    dealt = _dealt(examples, draws, shares, stratify)
+    sides: dict[int, Side] = {
+        leader: "train" if leader in protected else dealt[leader] for leader in sorted(set(groups))
+    }
     notes = _fill_empty(sides, draws, shares, protected)
     parts: dict[Side, list[Example]] = {side: [] for side in SIDES}
     for row, leader in enumerate(groups):
@@ -90,16 +104,24 @@ def leaks(result: Split) -> list[Leak]:
 
 def groups_of(examples: Sequence[Example]) -> list[int]:
     """For each row the index of its leader: the first row of the group it belongs to (union-find)."""
+    return _joined(examples)[0]
+
+
+def _joined(examples: Sequence[Example]) -> tuple[list[int], list[int]]:
+    """``groups_of``, and the rows that opened a group: they shared no key with any row before them.
+
+    Every leader opened its group; a row that opened one leads no longer if a later row joined it to another.
+    """
     parent = list(range(len(examples)))
     owner: dict[tuple[str, Key], int] = {}
+    opened = []
     for row, example in enumerate(examples):
-        for key in _keys(example):
-            _join(parent, owner.setdefault(key, row), row)
-    for row, example in enumerate(examples):
-        for earlier in earlier_prompt_keys(example):
-            if ("prompt", earlier) in owner:
-                _join(parent, owner["prompt", earlier], row)
-    return [_root(parent, row) for row in range(len(examples))]
+        owners = [owner.setdefault(key, row) for key in _keys(example)]
+        if all(first == row for first in owners):
+            opened.append(row)
+        for first in owners:
+            _join(parent, first, row)
+    return [_root(parent, row) for row in range(len(examples))], opened
 
 
 def _keys(example: Example) -> Iterator[tuple[str, Key]]:
@@ -107,6 +129,8 @@ def _keys(example: Example) -> Iterator[tuple[str, Key]]:
     if group is not None:
         yield "group", group
     yield "prompt", prompt_key(example)
+    for earlier in earlier_prompt_keys(example):
+        yield "prompt", earlier
     yield "text", text_key(example)
 
 
@@ -127,10 +151,44 @@ def _join(parent: list[int], a: int, b: int) -> None:
     parent[second] = first
 
 
-def _side(u: float, validation: float, test: float, protected: bool) -> Side:
-    if protected or u >= test + validation:
-        return "train"
-    return "test" if u < test else "validation"
+def _dealt(
+    examples: Sequence[Example], draws: dict[int, float], shares: dict[Side, float], stratify: bool
+) -> dict[int, Side]:
+    """The side of each row that opened a group, in file order; see the module for the rule and its bound."""
+    given: dict[tuple[str, ...], Counter[Side]] = defaultdict(Counter)
+    sides: dict[int, Side] = {}
+    for row, u in draws.items():
+        known = _class_of(examples[row]) if stratify else None
+        counts = given[known] if known else Counter[Side]()
+        number = counts.total() + 1
+        first = number == 1 and known is not None and isinstance(examples[row], Labelled)
+        owed = {side: number * share - counts[side] for side, share in shares.items()}
+        sides[row] = "train" if first else _owed_side(u, owed)
+        counts[sides[row]] += 1
+    return sides
+
+
+def _owed_side(u: float, owed: dict[Side, float]) -> Side:
+    """The side that is owed a whole group, or else one that ``u`` chooses, in proportion to what is owed."""
+    most = max(owed, key=lambda side: owed[side])
+    if owed[most] >= 1:
+        return most
+    rest = u * sum(max(amount, 0.0) for amount in owed.values())
+    for side, amount in owed.items():
+        if amount > 0 and rest < amount:
+            return side
+        rest -= max(amount, 0.0)
+    return most  # only rounding comes here
+
+
+def _class_of(example: Example) -> tuple[str, ...] | None:
+    """What a row is stratified by; it depends on nothing but the row, so appending never changes it."""
+    if isinstance(example, Conversation):
+        return ("answer", normalise(answer_of(example)))
+    if not isinstance(example, Labelled) or isinstance(example.label, float):
+        return None
+    several = isinstance(example.label, tuple)
+    return ("labels",) if several else (type(example.label).__name__, str(example.label))
 
 
 def _first_of_labels(examples: Sequence[Example], groups: Sequence[int]) -> set[int]:
@@ -138,7 +196,9 @@ def _first_of_labels(examples: Sequence[Example], groups: Sequence[int]) -> set[
     first: dict[tuple[str, object], int] = {}
     for example, leader in zip(examples, groups, strict=True):
         if isinstance(example, Labelled) and not isinstance(example.label, float):
-            first.setdefault((type(example.label).__name__, example.label), leader)
+            labels = example.label if isinstance(example.label, tuple) else (example.label,)
+            for label in labels:
+                first.setdefault((type(label).__name__, label), leader)
     return set(first.values())
 
 

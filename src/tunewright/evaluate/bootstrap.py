@@ -84,7 +84,8 @@ def interval(
     method = "bootstrap"
     if metric.bounds and math.isclose(*found, abs_tol=1e-9) and _is_extreme(value, metric.bounds):
         found, method = _at_extreme(value, metric.bounds, len(units.sizes), level), "wilson"
-    return Estimate(value, *found, len(rows), level, len(units.sizes), method)
+    low, high = min(found[0], value), max(found[1], value)  # rounding may put them on the wrong side
+    return Estimate(value, low, high, len(rows), level, len(units.sizes), method)
 
 
 def _is_extreme(value: float, bounds: tuple[float, float]) -> bool:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from tunewright.core.errors import DataError
+from tunewright.core.hashing import example_digest, unit_interval
 from tunewright.core.records import Conversation, Example, Message, Text, Tokens, as_conversation
 from tunewright.data.pack import plan_epoch
 from tunewright.data.render import Renderer
@@ -24,6 +25,7 @@ from tunewright.evaluate.metrics import METRICS, Metric
 from tunewright.models.generate import Sampling, generate
 
 HEADROOM = 1.25  # answers may be this much longer than the longest reference before they are cut
+CEILING = 512  # no answer is given more tokens than this unless the recipe says so
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +54,19 @@ class Answers:
     scores: dict[str, np.ndarray] = field(default_factory=dict)
 
 
-def questions(examples: Sequence[Example], limit: int | None = None) -> list[Question]:
+def drawn(examples: Sequence[Example], limit: int | None, seed: int) -> list[Example]:
+    """At most ``limit`` of ``examples``, in their order: a seeded draw by content, wherever a row stands."""
+    if limit is None or limit >= len(examples):
+        return list(examples)
+    chance = [unit_interval(seed, "asked", example_digest(e)) for e in examples]
+    taken = sorted(range(len(examples)), key=chance.__getitem__)[:limit]
+    return [examples[i] for i in sorted(taken)]
+
+
+def questions(examples: Sequence[Example]) -> list[Question]:
     """The last assistant turn of each conversation is the reference; documents are only read."""
     found = []
-    for example in examples[:limit]:
+    for example in examples:
         if isinstance(example, Text):
             found.append(Question((), "", example))
             continue
@@ -150,7 +161,17 @@ def answer_likelihood(forward: Any, sequences: Sequence[list[Tokens]], micro_tok
     return rows
 
 
-def longest_answer(renderer: Any, questions: Sequence[Question], ceiling: int = 512) -> int:
-    """How many tokens an answer may take: a quarter more than the longest reference, and room to stop."""
+def longest_answer(
+    renderer: Any, questions: Sequence[Question], context: int, ceiling: int = CEILING
+) -> tuple[int, str]:
+    """How many tokens an answer may take, and why: a quarter over the longest reference, and room to stop.
+
+    Never more than ``ceiling`` or the model's ``context``; the reason says which of them decided.
+    """
     longest = max((len(renderer.plain_ids(q.reference)) for q in questions), default=0)
-    return min(ceiling, int(longest * HEADROOM) + 8)
+    return min(
+        (int(longest * HEADROOM) + 8, "a quarter over the longest reference"),
+        (ceiling, f"the most that auto allows; the longest reference has {longest} tokens"),
+        (context, f"the model's context; the longest reference has {longest} tokens"),
+        key=lambda choice: choice[0],
+    )

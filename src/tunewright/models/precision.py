@@ -26,6 +26,8 @@ def choose(device: str = "auto", dtype: str = "auto") -> Precision:
     chosen = torch.device(_best_device() if device == "auto" else device)
     if chosen.type == "cuda" and not torch.cuda.is_available():
         raise ConfigError("model.device is 'cuda' but torch sees no CUDA device; use 'auto' or 'cpu'")
+    if chosen.type == "mps" and not torch.backends.mps.is_available():
+        raise ConfigError("model.device is 'mps' but this machine has none; use 'auto' or 'cpu'")
     if dtype != "auto":
         if dtype not in DTYPES:
             raise ConfigError(f"model.dtype {dtype!r} is not one of auto, {', '.join(DTYPES)}")

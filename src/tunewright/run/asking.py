@@ -8,15 +8,16 @@ from dataclasses import dataclass
 from tunewright.core import events
 from tunewright.core.errors import ConfigError, DataError
 from tunewright.core.events import Observer
-from tunewright.core.records import Conversation, Example, Text
+from tunewright.core.records import Conversation, Example, Message, Text, as_conversation
 from tunewright.data.render import Renderer
-from tunewright.evaluate.baselines import choose_shots, with_shots
+from tunewright.evaluate.baselines import SYSTEM, choose_shots, with_shots
 from tunewright.evaluate.metrics import METRICS
-from tunewright.evaluate.runner import Evaluator, Question, longest_answer, reading
+from tunewright.evaluate.runner import Answers, Evaluator, Question, drawn, longest_answer, questions, reading
 from tunewright.evaluate.suggest import suggest
 from tunewright.models.forward import ModelForward
 from tunewright.models.generate import Sampling
 from tunewright.models.load import Loaded
+from tunewright.models.save import own_stop_ids
 from tunewright.run.compose import context_of
 
 
@@ -49,18 +50,20 @@ def evaluator(loaded: Loaded, asked: Sequence[Question], how: Asking, observe: O
 
     Raises ``ConfigError`` for metrics that do not fit, ``DataError`` for a prompt beyond the model's context.
     """
-    renderer = reader(loaded)
+    renderer, dtype = reader(loaded), loaded.precision.dtype  # the judge must not hold on to the model
+    stop_ids = renderer.stop_ids | own_stop_ids(loaded.model)
     _check_metrics(how.metrics, asked)
     if any(METRICS[name].needs == "text" for name in how.metrics):
         _check_room(renderer, asked, how.max_new_tokens, context_of(loaded), observe)
+        _check_reach(renderer, asked, how.max_new_tokens, observe)
     if any(METRICS[name].needs == "logprobs" for name in how.metrics):
         _check_readable(renderer, asked, how.piece)
     return Evaluator(
         renderer=renderer,
         questions=asked,
         metrics=how.metrics,
-        sampling=Sampling(max_new_tokens=how.max_new_tokens, stop_ids=renderer.stop_ids),
-        forward_of=lambda model: ModelForward(model, compute=loaded.precision.dtype),
+        sampling=Sampling(max_new_tokens=how.max_new_tokens, stop_ids=stop_ids),
+        forward_of=lambda model: ModelForward(model, compute=dtype),
         batch_size=how.batch_size,
         micro_tokens=how.micro_tokens,
         piece=min(how.piece, context_of(loaded)),
@@ -69,9 +72,47 @@ def evaluator(loaded: Loaded, asked: Sequence[Question], how: Asking, observe: O
     )
 
 
-def longest(loaded: Loaded, asked: Sequence[Question]) -> int:
-    """``max_new_tokens: auto``, never more than the model's context."""
-    return min(longest_answer(reader(loaded), asked), context_of(loaded))
+def longest(loaded: Loaded, asked: Sequence[Question]) -> tuple[int, str]:
+    """``max_new_tokens: auto``, and what decided it."""
+    return longest_answer(reader(loaded), asked, context_of(loaded))
+
+
+def chosen(
+    examples: Sequence[Example], limit: int | None, seed: int, note: Callable[[str], None]
+) -> list[Question]:
+    """The questions to ask: of all ``examples``, or of a seeded draw of ``limit``, which is said aloud."""
+    taken = drawn(examples, limit, seed)
+    if len(taken) < len(examples):
+        note(f"{len(taken)} of {len(examples)} rows are scored, a seeded draw")
+    return questions(taken)
+
+
+def cut_short(answers: Answers, limit: int) -> str | None:
+    """The sentence to say where answers ended only because they had no more room."""
+    if not answers.unfinished:
+        return None
+    return (
+        f"{answers.unfinished} of {len(answers.texts)} answers were cut before they ended"
+        f" (evaluate.max_new_tokens is {limit})"
+    )
+
+
+def apart(shots: Sequence[Example], asked: Sequence[Question], note: Callable[[str], None]) -> list[Example]:
+    """``shots`` without those whose prompt is asked too, which would give the answer away.
+
+    Raises ``ConfigError`` if none is left.
+    """
+    taken = {_turns(q.prompt) for q in asked}
+    kept = [e for e in shots if (c := as_conversation(e)) is None or _turns(c.messages[:-1]) not in taken]
+    if not kept:
+        raise ConfigError("every few-shot example is also among the questions; take them from another file")
+    if len(kept) < len(shots):
+        note(f"{len(shots) - len(kept)} rows are not used as few-shot examples: they are among the questions")
+    return kept
+
+
+def _turns(messages: Sequence[Message]) -> tuple[tuple[str, str], ...]:
+    return tuple((m.role, m.content.strip()) for m in messages if m.role not in SYSTEM)
 
 
 def fitting_shots(
@@ -131,6 +172,18 @@ def _check_room(
                 0,
                 f"{short} of {len(asked)} test prompts leave room for fewer than {new} new tokens in the"
                 f" model's context of {context}; their answers may be cut",
+            )
+        )
+
+
+def _check_reach(renderer: Renderer, asked: Sequence[Question], new: int, observe: Observer) -> None:
+    beyond = sum(len(renderer.plain_ids(q.reference)) > new for q in asked)
+    if beyond:
+        observe(
+            events.Warned(
+                0,
+                f"{beyond} of {len(asked)} references are longer than {new} tokens (evaluate.max_new_tokens)"
+                " and cannot be matched",
             )
         )
 

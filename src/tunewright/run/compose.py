@@ -11,6 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from tunewright.adapt.base import ADAPTERS, Adapter
+from tunewright.core.config import settings_of
 from tunewright.core.errors import ConfigError
 from tunewright.core.hashing import seed_from
 from tunewright.core.records import Example, kind_of
@@ -23,9 +24,10 @@ from tunewright.models.load import Loaded, load
 from tunewright.models.load import resolve as resolve_model
 from tunewright.objectives.base import OBJECTIVES, Objective
 from tunewright.run.recipe import AdaptSection, Recipe
-from tunewright.run.resolve import Resolved
+from tunewright.run.resolve import Resolved, value_at
 
 REMEDIES = {"reference": "adapt.method lora, whose base can be switched on again"}
+DEFAULTS = {name: field.default for name, field in settings_of(Recipe)}
 FULL_PRECISION = frozenset({"full"})  # methods that train the weights themselves, which then stay float32
 
 
@@ -67,30 +69,22 @@ def check_early(recipe: Recipe) -> None:
     """The checks that need neither model nor data, so that a wrong recipe fails in the first second."""
     check_fit(OBJECTIVES[recipe.objective.name](), make_adapter(recipe.adapt), recipe)
     check_effect(recipe)
-    if not recipe.data.train:
-        raise ConfigError("data.train names no file")
     if not recipe.evaluate.metrics:
         raise ConfigError("evaluate.metrics is empty; name a metric or leave it at auto")
     for name in recipe.evaluate.metrics if recipe.evaluate.metrics != "auto" else ():
         _ = METRICS[name]  # raises with the nearest names
-    try:
-        torch.device("cpu" if recipe.model.device == "auto" else recipe.model.device)
-    except RuntimeError:
-        device = recipe.model.device
-        raise ConfigError(f"model.device {device!r} is no device; use auto, cpu, cuda or mps") from None
 
 
 def check_effect(recipe: Recipe) -> None:
     """Raise ``ConfigError`` for a setting that was changed and would not be read by a run like this one."""
     documents, few_shot = recipe.objective.name == "text", "few_shot" in recipe.evaluate.baselines
-    for section, name, idle, because in (
-        (recipe.data, "train_on", documents, "objective text learns every token"),
-        (recipe.data, "over_long", documents, "documents are read in pieces"),
-        (recipe.evaluate, "shots", not few_shot, "few_shot is not among evaluate.baselines"),
+    for name, idle, because in (
+        ("data.train_on", documents, "objective text learns every token"),
+        ("data.over_long", documents, "documents are read in pieces"),
+        ("evaluate.shots", not few_shot, "few_shot is not among evaluate.baselines"),
     ):
-        if idle and getattr(section, name) != type(section).model_fields[name].default:
-            where = "data" if section is recipe.data else "evaluate"
-            raise ConfigError(f"{where}.{name} has no effect here: {because}; remove it")
+        if idle and value_at(recipe, name) != DEFAULTS[name]:
+            raise ConfigError(f"{name} has no effect here: {because}; remove it")
 
 
 def rehearse(adapter: Adapter, loaded: Loaded) -> None:

@@ -65,6 +65,7 @@ def _warn(session: Session, name: str, counts: Tally, dropped: int, limit: int) 
     for count, what in (
         (counts.truncated, f"are longer than {limit} tokens and were cut (data.max_length, data.over_long)"),
         (dropped, f"are longer than {limit} tokens and were left out (data.max_length, data.over_long)"),
+        (counts.endless, "were cut inside an answer, so nothing in them teaches the model to stop"),
         (counts.all_masked, "have nothing to learn and were left out"),
     ):
         if count:
@@ -83,6 +84,11 @@ def _refuse(session: Session, counts: Tally, dropped: int, rows: int) -> None:
             f"no token of {rows} training rows would be learnt: data.train_on is {data.train_on!r}, and"
             f" {counts.truncated} were cut and {dropped} left out at data.max_length={data.max_length}; look"
             " at `tunewright data show`"
+        )
+    if counts.endless == counts.rows:
+        raise DataError(
+            f"all {rows} training rows are cut at data.max_length={session.recipe.data.max_length} before"
+            " their answer ends: the model would never learn to stop; raise data.max_length or shorten them"
         )
     if counts.all_masked > HALF * counts.rows:
         raise DataError(

@@ -73,8 +73,7 @@ def _pin_asking(resolved: Resolved, parts: compose.Parts, splits: Prepared) -> R
         return resolved
     rows = [*splits.test, *(splits.validation if recipe.train.stop.metric != "validation_loss" else ())]
     if rows:
-        size = asking.longest(parts.loaded, questions(rows))
-        resolved = resolved.pin("evaluate.max_new_tokens", size, "a quarter over the longest reference")
+        resolved = resolved.pin("evaluate.max_new_tokens", *asking.longest(parts.loaded, questions(rows)))
     return resolved
 
 
@@ -130,7 +129,8 @@ def _evaluator(
         batch_size=recipe.evaluate.batch_size,
         micro_tokens=recipe.train.micro_tokens,
     )
-    return asking.evaluator(parts.loaded, questions(rows, recipe.evaluate.rows), how, session.observe)
+    asked = asking.chosen(rows, recipe.evaluate.rows, recipe.train.seed, lambda text: session.note([text]))
+    return asking.evaluator(parts.loaded, asked, how, session.observe)
 
 
 def _shots(session: Session, judge: Evaluator | None, train: Sequence[Example]) -> list[Conversation]:

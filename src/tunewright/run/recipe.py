@@ -8,30 +8,18 @@ of the section.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-import yaml
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from tunewright.core.config import Section, build
-from tunewright.core.errors import ConfigError
+from tunewright.run.settings import Auto, Positive, Rate, Settings, Share, shorthand
+from tunewright.run.yaml_text import parse_override, read_yaml
 
-Auto = Literal["auto"]
-Positive = Annotated[int, Field(ge=1)]
-Rate = Annotated[float, Field(gt=0.0)]
-Share = Annotated[float, Field(ge=0.0, lt=1.0)]
+__all__ = ["Recipe", "merged_values", "parse_override"]
 
 
-def _shorthand(key: str) -> Any:
-    """A section written as a plain value stands for its first setting."""
-
-    def expand(value: Any) -> Any:
-        return {key: value} if isinstance(value, str) else value
-
-    return model_validator(mode="before")(expand)
-
-
-class ModelSection(Section):
+class ModelSection(Settings):
     """Which model to start from."""
 
     name: str = Field(
@@ -40,15 +28,17 @@ class ModelSection(Section):
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="Number format to compute in; auto takes bfloat16 where the hardware has it."
     )
-    device: str = Field("auto", description="auto, cpu, cuda or mps.")
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field(
+        "auto", description="What computes; auto takes the best there is."
+    )
     template: str | None = Field(
         None, description="File with a chat template to use instead of the model's own."
     )
 
-    _expand = _shorthand("name")
+    _expand = shorthand("name")
 
 
-class SplitSection(Section):
+class SplitSection(Settings):
     """How rows are divided when no separate files are given."""
 
     validation: Share = Field(0.1, description="Share of rows for validation while training.")
@@ -64,7 +54,7 @@ class SplitSection(Section):
         return self
 
 
-class DataSection(Section):
+class DataSection(Settings):
     """What to learn from."""
 
     train: str | list[str] = Field(..., description="File or files to train on.")
@@ -82,8 +72,15 @@ class DataSection(Section):
     max_length: int = Field(2048, ge=8, description="Longest sequence, in tokens.")
     over_long: Literal["cut", "drop", "error"] = Field("cut", description="What happens to longer sequences.")
 
+    @field_validator("train")
+    @classmethod
+    def _names_a_file(cls, value: str | list[str]) -> str | list[str]:
+        if not value or "" in ([value] if isinstance(value, str) else value):
+            raise ValueError("names no file")
+        return value
 
-class AdaptSection(Section):
+
+class AdaptSection(Settings):
     """Which parameters train."""
 
     method: str = Field("lora", description="full or lora.")
@@ -97,7 +94,7 @@ class AdaptSection(Section):
     targets: list[str] | str = Field("all-linear", description="LoRA: names of the layers, or all-linear.")
 
 
-class ObjectiveSection(Section):
+class ObjectiveSection(Settings):
     """What is minimised."""
 
     name: str = Field(
@@ -107,10 +104,10 @@ class ObjectiveSection(Section):
         0.0, ge=0.0, description="Noise on embeddings while training (NEFTune alpha); 0 is off, 5 is usual."
     )
 
-    _expand = _shorthand("name")
+    _expand = shorthand("name")
 
 
-class OptimSection(Section):
+class OptimSection(Settings):
     """How the optimizer moves."""
 
     schedule: Literal["linear", "cosine", "constant"] = Field(
@@ -123,7 +120,7 @@ class OptimSection(Section):
     clip_norm: float = Field(1.0, ge=0.0, description="Longest gradient; 0 does not clip.")
 
 
-class StopSection(Section):
+class StopSection(Settings):
     """When to stop early."""
 
     metric: str = Field(
@@ -135,7 +132,7 @@ class StopSection(Section):
     min_improvement: float = Field(0.0, ge=0.0, description="Smaller gains do not count.")
 
 
-class TrainSection(Section):
+class TrainSection(Settings):
     """How long and how fast."""
 
     epochs: int = Field(3, ge=1, description="Passes over the training rows.")
@@ -152,7 +149,7 @@ class TrainSection(Section):
     stop: StopSection = Field(StopSection(), description="Early stopping.")
 
 
-class EvaluateSection(Section):
+class EvaluateSection(Settings):
     """How the result is judged."""
 
     metrics: list[str] | Auto = Field(
@@ -173,7 +170,7 @@ class EvaluateSection(Section):
     level: float = Field(0.95, gt=0.5, lt=1.0, description="Level of the intervals.")
 
 
-class OutputSection(Section):
+class OutputSection(Settings):
     """Where the run goes."""
 
     dir: str | None = Field(None, description="Run directory; default runs/NAME-of-data.")
@@ -185,10 +182,10 @@ class OutputSection(Section):
         "adapter", description="Save the LoRA adapter alone, or merged in the model."
     )
 
-    _expand = _shorthand("dir")
+    _expand = shorthand("dir")
 
 
-class Recipe(Section):
+class Recipe(Settings):
     """A whole run."""
 
     model: ModelSection = Field(ModelSection(), description="The base model.")
@@ -203,21 +200,6 @@ class Recipe(Section):
     def load(cls, path: str | Path, overrides: dict[str, Any] | None = None) -> Recipe:
         """Read a YAML recipe; ``overrides`` maps dotted names to values and wins over the file."""
         return build(cls, merged_values(read_yaml(Path(path)), overrides or {}), where=str(path))
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file; raises ``ConfigError`` with the line of a syntax error."""
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"cannot read the recipe {path}: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        raise ConfigError(f"{path}{line}: not valid YAML: {getattr(error, 'problem', error)}") from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path}: a recipe is a mapping of sections, not {type(values).__name__}")
-    return values
 
 
 def merged_values(values: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
@@ -242,17 +224,6 @@ def merged_values(values: dict[str, Any], overrides: dict[str, Any]) -> dict[str
         else:
             here[leaf] = value
     return result
-
-
-def parse_override(text: str) -> tuple[str, Any]:
-    """``"train.epochs=2"`` -> ``("train.epochs", 2)``; the value is read as YAML."""
-    name, equals, value = text.partition("=")
-    if not equals or not name:
-        raise ConfigError(f"{text!r} is not of the form section.setting=value")
-    try:
-        return name.strip(), yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{name}: {value!r} is not valid YAML") from error
 
 
 def _first_setting(path: list[str]) -> str:

@@ -11,7 +11,8 @@ import yaml
 
 from tunewright.core.config import build, settings_of
 from tunewright.core.paths import RunDir, write_text
-from tunewright.run.recipe import Recipe, merged_values, read_yaml
+from tunewright.run.recipe import Recipe, merged_values
+from tunewright.run.yaml_text import read_yaml
 
 MARK = "  # "  # between a value and its source in recipe.yaml
 PATHS = frozenset({"data.train", "data.validation", "data.test"})

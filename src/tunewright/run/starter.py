@@ -34,11 +34,14 @@ SHOWN = (
 
 
 def write(directory: Path) -> Path:
-    """Write ``recipe.yaml``; raises ``ConfigError`` if there is one already."""
+    """Write ``recipe.yaml``; raises ``ConfigError`` if there is one already or it cannot be written."""
     path = directory / "recipe.yaml"
     if path.exists():
         raise ConfigError(f"{path} exists; remove it or choose another directory")
-    write_text(path, text())
+    try:
+        write_text(path, text())
+    except OSError as error:
+        raise ConfigError(f"cannot write {path}: {error.strerror}; choose another directory") from error
     return path
 
 

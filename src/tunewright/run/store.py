@@ -81,12 +81,23 @@ def read_answers(run: RunDir) -> dict[str, Answers]:
 
 
 def read_result(path: Path) -> dict[str, Any]:
-    """``result.json`` of a finished run; raises ``RunError`` if there is none."""
+    """``result.json`` of a finished run; raises ``RunError`` if there is none or it cannot be read."""
     file = RunDir(path).result
     if not file.exists():
         raise RunError(f"{path} has no result.json: the run has not finished; try `tunewright resume {path}`")
-    result: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    try:
+        result: Any = json.loads(file.read_bytes())
+    except ValueError as error:
+        raise _damaged(file, str(error)) from None
+    if not isinstance(result, dict):
+        raise _damaged(file, f"it holds {type(result).__name__}, not an object")
     return result
+
+
+def _damaged(file: Path, why: str) -> RunError:
+    return RunError(
+        f"{file} is damaged: {why}; delete it and make it anew with `tunewright resume {file.parent}`"
+    )
 
 
 def _plain(answers: Answers) -> dict[str, Any]:

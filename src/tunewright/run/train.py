@@ -23,7 +23,7 @@ from tunewright.models.forward import ModelForward
 from tunewright.models.load import base_record
 from tunewright.models.precision import use_all_cores
 from tunewright.models.save import save_companions, save_model
-from tunewright.run import compose, store
+from tunewright.run import asking, compose, store
 from tunewright.run.publish import TUNED, Outcome, publish
 from tunewright.run.ready import Ready, make_ready
 from tunewright.run.recipe import Recipe
@@ -155,4 +155,6 @@ def _score_tuned(session: Session, ready: Ready, model: Any, answers: dict[str, 
     with session.stage("score tuned", f"{len(ready.judge.questions)} test rows"):
         answers[TUNED] = ready.judge(model)
     store.write_answers(session.run, answers)
+    if said := asking.cut_short(answers[TUNED], ready.judge.sampling.max_new_tokens):
+        session.warn(said)
     session.note(ready.judge.renderer.notes)

@@ -22,7 +22,7 @@ def test_shares_are_per_cent():
     lines = metric_lines([metric])
     assert lines[0] == "exact_match  (n = 60)"
     assert lines[1].split() == ["tuned", "41.7", "%", "[30.12,", "53.91]"]
-    assert "10.0 % [-5, 25]  p = 0.04" in lines[2]
+    assert "+10 points [-5, +25]  p = 0.04" in lines[2]
 
 
 def test_an_open_verdict_says_what_would_decide():

@@ -92,15 +92,17 @@ def test_duplicates_contradictions_and_contamination(tmp_path):
     train = lines(
         tmp_path / "train.jsonl",
         {"prompt": "What is it?", "completion": "A dog"},
-        {"prompt": "what  is it?", "completion": "a DOG"},
+        {"prompt": "What  is it?", "completion": "A dog"},
         {"prompt": "What is it?", "completion": "A cat"},
         {"prompt": "Other", "completion": "A cat"},
+        {"prompt": "what is it?", "completion": "a DOG"},
     )
     test = lines(
         tmp_path / "test.jsonl", {"prompt": "OTHER", "completion": "x y"}, {"prompt": "n", "completion": "x"}
     )
     assert found(check([train, test])) == {
         "duplicate": (1, ["2"]),
+        "look_alike": (1, ["5"]),
         "contradiction": (2, ["3", "1"]),
         "contamination": (1, ["1"]),
     }

@@ -29,7 +29,7 @@ def qa(i, answer="a"):
 def test_receipt_accounts_for_every_row(tmp_path):
     rows = [qa(i) for i in range(50)]
     path = lines(
-        tmp_path / "a.jsonl", *rows, {"question": "Question  3", "answer": "A 3"}, "{", "", qa(4, "b")
+        tmp_path / "a.jsonl", *rows, {"question": "question  3", "answer": "a 3 "}, "{", "", qa(4, "b")
     )
     prepared = prepare([path], [], [], SETTINGS)
     assert [(p.line, p.reason) for p in prepared.rejected] == [(52, "broken_json"), (51, "duplicate")]
@@ -45,6 +45,57 @@ def test_receipt_accounts_for_every_row(tmp_path):
     assert [receipt["splits"][side]["rows"] for side in ("train", "validation", "test")] == [*map(len, parts)]
     assert min(map(len, parts)) > 0
     assert receipt["files"][0]["sha256"] == file_digest(path)
+
+
+def test_a_group_key_that_no_row_has_is_refused(tmp_path):
+    rows = [{**qa(i), "user_id": f"u{i % 9}", "who": {"name": f"n{i % 9}"}} for i in range(60)]
+    path = lines(tmp_path / "a.jsonl", *rows)
+    with pytest.raises(ConfigError, match=r"none of 60 training rows has 'userid'.*user_id"):
+        prepare([path], [], [], PrepareSettings(group="userid"))
+    with pytest.raises(ConfigError, match=r"'who.nam'.*who\.name"):
+        prepare([path], [], [], PrepareSettings(group="who.nam"))
+    columns = {"prompt": "question", "completion": "answer", "group": "user"}
+    with pytest.raises(ConfigError, match=r"'user'.*user_id"):
+        prepare([path], [], [], PrepareSettings(columns=columns))
+    for options in (
+        PrepareSettings(group="user_id"),
+        PrepareSettings(columns={**columns, "group": "user_id"}),
+    ):
+        prepared = prepare([path], [], [], options)
+        groups = [
+            {e.meta.group for e in side} for side in (prepared.train, prepared.validation, prepared.test)
+        ]
+        assert sum(map(len, groups)) == 9
+
+
+def test_receipt_says_how_many_rows_lack_the_group_key_and_were_repaired(tmp_path):
+    rows = [{**qa(i), "who": f"u{i}"} for i in range(20)] + [{**qa(20), "who": ""}, qa(21), qa(22)]
+    repaired = [{"question": f"q\0{i}", "answer": "a", "who": "w", "hue": 1} for i in range(3)]
+    path = lines(tmp_path / "a.jsonl", *rows, *repaired, "")
+    assert prepare([path], [], [], PrepareSettings(group="who")).receipt["notes"] == [
+        "3 row(s) repaired (control_chars): control characters (NUL …)",
+        f"{path}: rows without the group key (no_group): 3 in all, the first in line 21",
+        f"{path}: blank lines (blank_lines): 1 in all, the first in line 27",
+        f"{path}: keys that the format does not use (ignored_keys): "
+        "not used, with the number of rows: 'hue' (3)",
+    ]
+
+
+def chats(*answers):
+    messages = [[{"role": "user", "content": "q"}, {"role": "assistant", **answer}] for answer in answers]
+    return [{"messages": turns} for turns in messages]
+
+
+def test_only_exact_duplicates_are_dropped(tmp_path):
+    options = build(PrepareSettings, {"split": {"validation": 0, "test": 0}})
+    call = {"type": "function", "function": {"name": "f", "arguments": "{}"}}
+    rows = chats(
+        {"content": "us"}, {"content": "US"}, {"content": " us\n"}, {"content": "us", "weight": 0},
+        {"content": "us", "reasoning_content": "a"}, {"content": "us", "reasoning_content": "b"},
+        {"content": "us", "tool_calls": [call]}, {"content": "us", "reasoning_content": "b"},
+    )  # fmt: skip
+    prepared = prepare([lines(tmp_path / "a.jsonl", *rows)], [], [], options)
+    assert [(p.line, p.reason) for p in prepared.rejected] == [(3, "duplicate"), (8, "duplicate")]
 
 
 def test_written_files_are_identical_and_read_back_equal(tmp_path):

@@ -331,7 +331,7 @@ def test_a_template_that_writes_the_date_is_noted():
 
 def test_over_long_conversations_are_cut_dropped_or_refused(short):
     cut = only(Renderer(short, max_length=8).conversation(chat(*SUM)))
-    assert cut.weights == [0, 0, 0, 0, 0, 0, 1, 1] and cut.extras == {"cut_tokens": 1.0}
+    assert cut.weights == [0, 0, 0, 0, 0, 0, 1, 1] and cut.extras == {"cut_tokens": 1.0, "cut_answer": 1.0}
     assert cut.spans == (Span("user", 1, 4), Span("assistant", 6, 8))
     exact = only(Renderer(short, max_length=9).conversation(chat(*SUM)))
     assert exact.trained == 3 and exact.extras == {}
@@ -352,7 +352,7 @@ def test_tally_counts_what_was_lost(short):
     # 9 tokens cut to 6 (no answer left), 7 cut to 6 (2 of 3 left), and 1 + 4 + 1 + ... cut before its answer
     assert [t.trained for t in tokens] == [0, 2, 0]
     assert tally(tokens) == Tally(
-        rows=3, truncated=3, all_masked=2, trained_tokens=2, total_tokens=18, control_hits=1
+        rows=3, truncated=3, all_masked=2, trained_tokens=2, total_tokens=18, control_hits=1, endless=1
     )
     assert tally(tokens[1:2], max_length=4).truncated == 1
 
@@ -379,9 +379,10 @@ def test_kinds_of_rows(short):
 def test_documents(short):
     two, plus = char_ids(short, "2+")
     renderer = Renderer(short, max_length=3)
-    first, second = renderer.documents(Text("2+2+2", WHERE))
-    assert (first.ids, first.weights) == ([two, plus, two], [1, 1, 1])
-    assert (second.ids, second.weights) == ([plus, two, EOS], [1, 1, 1])
+    first, second, third = renderer.documents(Text("2+2+2", WHERE))
+    assert (first.ids, first.weights) == ([two, plus, two], [0, 1, 1])
+    assert (second.ids, second.weights) == ([two, plus, two], [0, 1, 1])
+    assert (third.ids, third.weights) == ([two, EOS], [0, 1]), "eos is learnt, also if it is all that is left"
     assert first.meta == WHERE and first.spans == (Span("text", 0, 3),)
     assert renderer.plain_ids("2+2") == [two, plus, two]
 
@@ -394,7 +395,9 @@ def test_bos_stands_before_a_document_only_if_the_tokenizer_puts_it_there(short)
     renderer = Renderer(short)
     chunks = renderer.document_chunks("2+2+2", 3)
     assert [c.ids[0] == 0 for c in chunks] == [True, False, False]
-    assert [w for c in chunks for w in c.weights] == [0, 1, 1, 1, 1, 1, 1]
+    assert [c.weights for c in chunks] == [[0, 1, 1]] * 3
+    with pytest.raises(ConfigError, match="max_length is 1"):
+        renderer.document_chunks("2+2+2", 1)
     assert 0 not in only(renderer.conversation(chat(*SUM))).ids, "a chat template writes its own bos"
 
 

@@ -102,6 +102,51 @@ def test_shares_are_within_binomial_bounds_in_total_and_per_class(seed):
             assert abs(n - 2_000 * share) < 4.5 * sqrt(2_000 * share * (1 - share))
 
 
+@pytest.mark.parametrize("seed", range(10))
+def test_every_class_of_banking_like_data_has_its_shares(seed):
+    examples = [labelled(f"text {i}", f"class {i % 20}", i) for i in range(1000)]
+    result = split(examples, validation=0.1, test=0.1, seed=seed)
+    for side in (result.validation, result.test):
+        counts = Counter(e.label for e in side)
+        assert len(counts) == 20 and min(counts.values()) >= 4 and max(counts.values()) <= 6
+
+
+@settings(deadline=None, max_examples=80)
+@given(st.integers(0, 10**9), st.floats(0, 0.45), st.floats(0, 0.45), st.booleans())
+def test_a_class_is_less_than_one_group_from_its_shares_at_any_length(seed, validation, test, chats):
+    if chats:
+        examples = [chat(f"text {i}", "yes", i) for i in range(300)]
+    else:
+        examples = [labelled(f"text {i}", "yes", i) for i in range(300)]
+    result = split(examples, validation=validation, test=test, seed=seed)
+    if result.notes:
+        return
+    sides = sides_of(result)
+    given, shares = Counter(), {"validation": validation, "test": test, "train": 1 - validation - test}
+    for line in range(300):
+        given[sides[line]] += 1
+        for side, share in shares.items():
+            assert abs(given[side] - (line + 1) * share) < 1 + 1e-9
+    assert chats or sides[0] == "train"
+
+
+def test_answers_that_repeat_are_dealt_out_like_labels():
+    examples = [chat(f"text {i}", ("yes", "no", "Maybe")[i % 3], i) for i in range(150)]
+    for seed in range(10):
+        result = split(examples, validation=0.1, test=0.1, seed=seed)
+        for side in (result.validation, result.test):
+            counts = Counter(e.messages[-1].content for e in side)
+            assert len(counts) == 3 and {*counts.values()} <= {4, 5, 6}
+
+
+def test_rows_with_several_labels_reach_every_side_and_each_label_is_trained():
+    examples = [labelled(f"text {i}", (f"a{i}", f"b{i % 9}"), i) for i in range(9)]
+    examples += [labelled(f"text {i}", (f"a{i % 9}", f"b{i % 7}"), i) for i in range(9, 200)]
+    result = split(examples, validation=0.1, test=0.1, seed=0)
+    assert 15 <= len(result.validation) <= 20 and 15 <= len(result.test) <= 20
+    assert {x for e in result.train for x in e.label} == {x for e in examples for x in e.label}
+
+
 def test_seed_decides_and_repeats():
     examples = [chat(f"p{i}", "a", i) for i in range(300)]
     first, again, other = (
@@ -141,7 +186,8 @@ def test_what_joins_rows():
     long = Conversation(turns("q1", "a1", "q2", "a2"))
     assert groups_of([chat("Q1  ", "x"), chat("q1", "y"), chat("other", "x")]) == [0, 0, 2]
     assert groups_of([long, chat("q1", "x")]) == [0, 0]
-    assert groups_of([long, Conversation(turns("q1", "a1", "q3", "a"))]) == [0, 1]
+    assert groups_of([long, Conversation(turns("q1", "a1", "q3", "a"))]) == [0, 0]
+    assert groups_of([long, Conversation(turns("q0", "a1", "q3", "a")), chat("q2", "a2")]) == [0, 1, 2]
     chain = [chat("a", "x", group="g"), chat("b", "x", group="g"), chat("b", "y"), chat("c", "y")]
     assert groups_of(chain) == [0, 0, 0, 3]
     assert groups_of([chat("q", "x", system="s"), chat("q", "x")]) == [0, 1]

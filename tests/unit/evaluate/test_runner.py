@@ -9,7 +9,7 @@ from tunewright.core.errors import DataError
 from tunewright.core.records import Conversation, Labelled, Message, Meta, Text
 from tunewright.data.render import Renderer
 from tunewright.evaluate.baselines import choose_shots, with_shots
-from tunewright.evaluate.runner import Evaluator, answer_likelihood, longest_answer, questions, reading
+from tunewright.evaluate.runner import Evaluator, answer_likelihood, drawn, longest_answer, questions, reading
 from tunewright.models.forward import ModelForward
 from tunewright.models.generate import Sampling
 
@@ -47,7 +47,6 @@ def test_questions_end_before_the_last_answer():
     assert [q.reference for q in asked] == ["1", "it is 2", "", "yes", ""]
     assert [len(q.prompt) for q in asked] == [1, 1, 1, 1, 0]
     assert asked[3].where == "f.jsonl:4"
-    assert len(questions(ROWS, 2)) == 2
     unanswered = Conversation((Message("user", "well?"),), Meta("f.jsonl", 9))
     with pytest.raises(DataError, match=r"f\.jsonl:9: no final assistant turn"):
         questions([unanswered])
@@ -79,8 +78,11 @@ def test_only_the_last_answer_is_read(renderer):
 def test_documents_are_read_in_pieces(renderer):
     [asked] = questions([Text("a longer document " * 8)])
     whole, pieces = reading(renderer, asked, 512), reading(renderer, asked, 16)
-    assert len(whole) == 1 and len(pieces) == -(-len(whole[0].ids) // 16)
-    assert [i for p in pieces for i in p.ids] == whole[0].ids
+    assert len(whole) == 1 and len(pieces) > 2 and max(p.size for p in pieces) == 16
+    read = [[i for i, w in zip(p.ids, p.weights, strict=True) if w] for p in pieces]
+    assert [i for part in read for i in part] == whole[0].ids[
+        1:
+    ]  # each token once, but the first, which nothing predicts
 
 
 def test_the_evaluator_scores_text_and_likelihood(renderer):
@@ -107,8 +109,23 @@ def test_the_evaluator_scores_text_and_likelihood(renderer):
 def test_answers_may_be_a_quarter_longer_than_the_longest_reference(renderer):
     asked = questions(ROWS)
     longest = len(renderer.plain_ids("it is 2"))
-    assert longest_answer(renderer, asked) == int(longest * 1.25) + 8
-    assert longest_answer(renderer, asked, ceiling=3) == 3
+    room, why = longest_answer(renderer, asked, 512)
+    assert room == int(longest * 1.25) + 8 and why == "a quarter over the longest reference"
+    assert longest_answer(renderer, asked, 512, ceiling=3)[0] == 3
+    assert "the most that auto allows" in longest_answer(renderer, asked, 512, ceiling=3)[1]
+    assert longest_answer(renderer, asked, 4)[0] == 4
+    assert f"context; the longest reference has {longest} tokens" in longest_answer(renderer, asked, 4)[1]
+
+
+def test_the_rows_that_are_asked_are_drawn_by_content_and_stay_in_order():
+    rows = [chat(f"q{i}", f"a{i}", line=i) for i in range(30)]
+    taken = drawn(rows, 10, seed=3)
+    lines = [e.meta.line for e in taken]
+    assert len(lines) == 10 and lines == sorted(lines) and lines != list(range(10))
+    assert {e.meta.line for e in drawn(rows[::-1], 10, seed=3)} == set(lines)
+    assert set(lines) <= {e.meta.line for e in drawn(rows, 20, seed=3)}
+    assert [e.meta.line for e in drawn(rows, 10, seed=4)] != lines
+    assert drawn(rows, None, seed=3) == drawn(rows, 99, seed=3) == rows
 
 
 def test_shots_differ_in_their_answers_and_do_not_depend_on_order():
