@@ -1,6 +1,6 @@
 """The nouns that data passes through: ``Example`` (what a row says) and ``Tokens`` (what a model reads).
 
-A row of any supported file becomes one of four examples. They are immutable and know no model;
+A row of any supported file becomes one of six examples. They are immutable and know no model;
 a renderer turns them into ``Tokens`` for one particular model.
 
     >>> row = Conversation((Message("user", "2+2?"), Message("assistant", "4")), Meta("sums.jsonl", 1))
@@ -59,11 +59,33 @@ class Conversation:
 
 @dataclass(frozen=True, slots=True)
 class Preference:
-    """Two answers to one prompt, ``chosen`` better than ``rejected``."""
+    """Two answers to one prompt, ``chosen`` better than ``rejected``, by ``margin`` where that is known."""
 
     prompt: tuple[Message, ...]
     chosen: tuple[Message, ...]
     rejected: tuple[Message, ...]
+    meta: Meta = Meta()
+    tools: tuple[dict[str, Any], ...] = ()
+    margin: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """Several answers to one prompt, each with a score; a higher score is better, equal scores are a tie."""
+
+    prompt: tuple[Message, ...]
+    answers: tuple[tuple[Message, ...], ...]
+    scores: tuple[float, ...]
+    meta: Meta = Meta()
+    tools: tuple[dict[str, Any], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A question without an answer: answers are sampled and scored by rewards, which may read ``fields``."""
+
+    messages: tuple[Message, ...]
+    fields: dict[str, Any] = field(default_factory=dict)
     meta: Meta = Meta()
     tools: tuple[dict[str, Any], ...] = ()
 
@@ -85,8 +107,8 @@ class Text:
     meta: Meta = Meta()
 
 
-Example = Conversation | Preference | Labelled | Text
-Kind = Literal["conversation", "preference", "labelled", "text"]
+Example = Conversation | Preference | Ranking | Prompt | Labelled | Text
+Kind = Literal["conversation", "preference", "ranking", "prompt", "labelled", "text"]
 
 
 def kind_of(example: Example) -> Kind:
@@ -118,7 +140,9 @@ class Tokens:
 
     ``weights[i]`` is the loss weight of *predicting* ``ids[i]`` (0 = context). A branch continues the
     prefix: a preference pair is one prompt with two branches, a group of samples one prompt with many.
-    ``extras`` carries per-sequence numbers to the objective (a label, a reference log-probability).
+    ``extras`` carries per-sequence numbers to the objective (a label, a reference log-probability), ``tracks``
+    one number per token (an old log-probability, an advantage), as long as ``ids``. Sequences of different
+    ``task`` never share a micro-batch, and the loss of each task is divided by a count of its own.
     """
 
     ids: list[int]
@@ -127,9 +151,13 @@ class Tokens:
     branches: tuple[Tokens, ...] = ()
     extras: dict[str, float] = field(default_factory=dict)
     meta: Meta = Meta()
+    tracks: dict[str, list[float]] = field(default_factory=dict)
+    task: str = ""
 
     def __post_init__(self) -> None:
         assert len(self.ids) == len(self.weights), f"{len(self.ids)} ids but {len(self.weights)} weights"
+        for name, values in self.tracks.items():
+            assert len(values) == len(self.ids), f"{len(self.ids)} ids but {len(values)} values of {name!r}"
 
     @property
     def size(self) -> int:

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from tunewright.core.errors import ConfigError
-from tunewright.core.records import Example, Text, Tokens, as_conversation, kind_of
-from tunewright.objectives.base import Batch, Forward, LossOut, Renderer
+from tunewright.core.records import Example, Tokens, as_conversation
+from tunewright.objectives.base import BaseObjective, Batch, Forward, LossOut, Renderer
 
 
-class CrossEntropy:
+class CrossEntropy(BaseObjective):
     """loss = -sum_t w_t log p(x_t | x_<t) / sum_t w_t, over all sequences of the step."""
 
-    requires: frozenset[str] = frozenset()
-
     def loss(self, forward: Forward, batch: Batch) -> LossOut:
-        """Sum of weighted negative log-likelihoods, and the sum of weights."""
-        weights = batch.targets.weights
-        return LossOut(-(forward.logprobs(batch) * weights).sum(), weights.sum())
+        """Sum of weighted negative log-likelihoods."""
+        return LossOut(-(forward.logprobs(batch) * batch.targets.weights).sum())
 
 
 class SupervisedFineTuning(CrossEntropy):
@@ -25,9 +22,13 @@ class SupervisedFineTuning(CrossEntropy):
 
     def encode(self, example: Example, renderer: Renderer) -> list[Tokens]:
         """One sequence, or one per trained turn where the chat template rewrites history."""
+        self.check_kind(example)
         conversation = as_conversation(example)
         if conversation is None:
-            raise ConfigError(_wrong_kind("sft", example, "conversations and class labels"))
+            raise ConfigError(
+                f"objective {self.name!r} learns to write answers, but the label of {example.meta.where()}"
+                " is no text; use classify, regress or kto"
+            )
         return renderer.conversation(conversation)
 
 
@@ -38,10 +39,5 @@ class ContinuedPretraining(CrossEntropy):
 
     def encode(self, example: Example, renderer: Renderer) -> list[Tokens]:
         """The document's chunks; every token but the first of each chunk is predicted."""
-        if not isinstance(example, Text):
-            raise ConfigError(_wrong_kind("text", example, "plain text"))
+        self.check_kind(example)
         return renderer.documents(example)
-
-
-def _wrong_kind(name: str, example: Example, wanted: str) -> str:
-    return f"objective {name!r} learns from {wanted}, but {example.meta.where()} is a {kind_of(example)} row"

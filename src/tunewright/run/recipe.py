@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from tunewright.core.config import Section, build
-from tunewright.run.settings import Auto, Positive, Rate, Settings, Share, shorthand
+from tunewright.core.settings import Auto, Positive, Rate, Settings, Share, shorthand
 from tunewright.run.yaml_text import parse_override, read_yaml
 
 __all__ = ["Recipe", "merged_values", "parse_override"]
