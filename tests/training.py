@@ -10,6 +10,7 @@ from tunewright.adapt.lora import Lora
 from tunewright.core.records import Tokens
 from tunewright.engine.loop import Fit, FitSettings, Job
 from tunewright.models.forward import ModelForward
+from tunewright.objectives.options.supervised import SftOptions
 from tunewright.objectives.sft import SupervisedFineTuning
 
 VOCAB = 60
@@ -38,7 +39,7 @@ def job(
     torch.manual_seed(7)
     model = (adapter or Full()).attach(tiny_model("llama", VOCAB, tie_word_embeddings=True))
     forward = ModelForward(model, neftune=float(options.pop("neftune", 0.0)))
-    return Job(model, forward, SupervisedFineTuning(), train, validation, **options)
+    return Job(model, forward, SupervisedFineTuning("sft", SftOptions()), train, validation, **options)
 
 
 def settings(**changes: object) -> FitSettings:

@@ -20,6 +20,7 @@ from pydantic.fields import FieldInfo
 from typer.testing import CliRunner
 
 from tunewright.cli.main import app
+from tunewright.objectives.options.table import OPTIONS as OPTIONS_BY_NAME
 from tunewright.run.recipe import Recipe
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -66,7 +67,18 @@ def recipe_page() -> str:
     parts = [RECIPE_HEAD]
     for name, section in sections_of(Recipe):
         parts.append(f"## `{name}`\n\n{section.__doc__ or ''}\n\n{settings_table(name, section)}\n")
+        if name == "objective":
+            parts += options_of_objectives()
     return "\n".join(parts)
+
+
+def options_of_objectives() -> Iterator[str]:
+    """The settings that belong to each objective, one table for those that share them."""
+    names: dict[type[BaseModel], list[str]] = {}
+    for name in OPTIONS_BY_NAME:
+        names.setdefault(OPTIONS_BY_NAME[name], []).append(f"`{name}`")
+    for section, shared in names.items():
+        yield f"### {', '.join(shared)}\n\n{section.__doc__}\n\n{settings_table('objective', section)}\n"
 
 
 def sections_of(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, type[BaseModel]]]:

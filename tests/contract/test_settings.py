@@ -18,15 +18,16 @@ from tunewright.core import events
 from tunewright.core.config import Section, settings_of
 from tunewright.core.errors import ConfigError, TunewrightError
 from tunewright.core.paths import RunDir
-from tunewright.engine.loop import steps_in_order
+from tunewright.engine.plan import Planned, micro_batches, steps_in_order
+from tunewright.objectives.options.supervised import SftOptions
 from tunewright.run import train as running
 from tunewright.run.ready import Ready, make_ready
-from tunewright.run.recipe import Recipe
+from tunewright.run.recipe import ObjectiveSection, Recipe, settings_in
 from tunewright.run.resolve import resolve
 from tunewright.run.rows import prepare_rows
 from tunewright.run.session import Session
 
-NAMES = [name for name, _ in settings_of(Recipe)]
+NAMES = [name for name, _ in settings_in(Recipe.model_validate({"data": {"train": "x.jsonl"}}))]
 MOST_SETTINGS, MOST_IN_SECTION = 70, 8
 
 
@@ -101,6 +102,8 @@ NO_READERS = ("/run/recipe.py", "/run/resolve.py", "/core/config.py", "/pydantic
 def paths_of(section: type[Section], prefix: str = "") -> dict[type[Section], str]:
     """The dotted beginning of the settings of each section class."""
     found = {section: prefix}
+    if section is ObjectiveSection:
+        found[SftOptions] = prefix
     for name, field in section.model_fields.items():
         if _is_section(field.annotation):
             found |= paths_of(field.annotation, f"{prefix}{name}.")
@@ -198,8 +201,14 @@ def test_micro_tokens_changes_how_but_not_what(place, plain):
     weights, seen, _ = fitted(place.values(**changes))
     assert distance(weights, plain) < 1e-5
     session, parts = ready(place.values(**changes))
-    plan = steps_in_order(parts.sequences.train, running.compose.fit_settings(session.recipe))
-    assert all(len(step.micro) > 1 for step in plan) and len(seen) > 0
+    plan = steps_of(session, parts)
+    rows = [[parts.sequences.train[row] for row in step.rows] for step in plan]
+    assert all(len(micro_batches(step, 64)) > 1 for step in rows) and len(seen) > 0
+
+
+def steps_of(session: Session, parts: Ready) -> list[Planned]:
+    settings = running.compose.fit_settings(session.recipe, parts.parts.objective)
+    return steps_in_order([t.size for t in parts.sequences.train], settings.pace)
 
 
 # --- changes what is trained
@@ -218,9 +227,7 @@ def test_method_rank_and_targets(place, plain):
 
 def test_epochs_and_max_steps(place):
     def steps(**changes: Any) -> int:
-        session, parts = ready(place.values(**changes))
-        settings = running.compose.fit_settings(session.recipe)
-        return len(steps_in_order(parts.sequences.train, settings))
+        return len(steps_of(*ready(place.values(**changes))))
 
     one, two = steps(train__epochs=1, train__max_steps=None), steps(train__epochs=2, train__max_steps=None)
     assert one > 3 and two >= 2 * one - 1
@@ -346,12 +353,13 @@ def test_how_questions_are_asked(place):
         )
     )
     assert parts.judge is not None
-    assert len(parts.shots) == 2
+    assert list(parts.baselines) == ["few_shot"]
+    assert len(parts.baselines["few_shot"].args[1]) == 2
     assert len(parts.judge.questions) == 3
     assert parts.judge.batch_size == 5
     assert parts.judge.sampling.max_new_tokens == 7
     assert list(parts.judge.metrics) == ["token_f1", "perplexity"]
-    assert ready(place.values())[1].shots == []
+    assert list(ready(place.values())[1].baselines) == ["zero_shot"]
 
 
 def test_baselines_level_final_and_dir_of_a_whole_run(place):

@@ -18,6 +18,7 @@ from tests.e2e.conftest import pairs, settings, write_messages
 from tunewright.core import events
 from tunewright.core.config import settings_of
 from tunewright.engine.schedule import auto_rate
+from tunewright.objectives.options.table import OPTIONS
 from tunewright.run.recipe import Recipe
 from tunewright.run.train import train
 
@@ -109,6 +110,7 @@ def test_settings_and_paths_that_are_named_exist(page):
     text = page.read_text(encoding="utf-8")
     sections = "|".join(Recipe.model_fields)
     known = {name for name, _ in settings_of(Recipe)}
+    known |= {name for kind in OPTIONS for name, _ in settings_of(OPTIONS[kind], "objective.")}
     known |= {name.rpartition(".")[0] for name in known}  # a whole section may be named, too
     for name in re.findall(rf"`((?:{sections})\.[a-z_.0-9]+)[=`]", text):
         assert name in known or (ROOT / name).exists() or name.endswith(FILES), name

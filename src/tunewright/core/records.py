@@ -164,6 +164,25 @@ class Tokens:
         """Tokens the model must process, branches included."""
         return len(self.ids) + sum(b.size for b in self.branches)
 
+    def unrolled(self) -> list[Tokens]:
+        """Each branch behind its prefix, as a sequence of its own; the sequence itself without branches."""
+        if not self.branches:
+            return [self]
+        return [
+            Tokens(
+                [*self.ids, *b.ids],
+                [*self.weights, *b.weights],
+                (
+                    *self.spans,
+                    *(Span(s.role, s.start + len(self.ids), s.end + len(self.ids)) for s in b.spans),
+                ),
+                extras={**self.extras, **b.extras},
+                meta=self.meta,
+                task=self.task,
+            )
+            for b in self.branches
+        ]
+
     @property
     def trained(self) -> int:
         """Tokens with a weight, branches included. The first token of a document is never predicted."""

@@ -34,8 +34,13 @@ def plan_epoch(
     """
     assert tokens_per_step > 0, f"tokens_per_step is {tokens_per_step}, must be positive"
     assert micro_tokens > 0, f"micro_tokens is {micro_tokens}, must be positive"
-    order = epoch_order(len(sizes), seed=seed, epoch=epoch)
-    return [best_fit(rows, sizes, micro_tokens) for rows in _fill_steps(order, sizes, tokens_per_step)]
+    steps = fill_epoch(sizes, seed=seed, epoch=epoch, tokens_per_step=tokens_per_step)
+    return [best_fit(rows, sizes, micro_tokens) for rows in steps]
+
+
+def fill_epoch(sizes: Sequence[int], *, seed: int, epoch: int, tokens_per_step: int) -> list[list[int]]:
+    """The rows of each step of one epoch; ``plan_epoch`` before it packs them."""
+    return _fill_steps(epoch_order(len(sizes), seed=seed, epoch=epoch), sizes, tokens_per_step)
 
 
 def total_steps(sizes: Sequence[int], epochs: int, *, seed: int, tokens_per_step: int) -> int:

@@ -22,6 +22,7 @@ class _Builder:
         self.weights: list[float] = []
         self.target_segment: list[int] = []
         self.extras: list[dict[str, float]] = []
+        self.tracks: list[tuple[Tokens, int]] = []  # where each target's tracks stand
 
     def add(
         self, tokens: Tokens, parent: int | None = None, last: int | None = None, position: int = 0
@@ -38,6 +39,7 @@ class _Builder:
                 self.target_ids.append(token)
                 self.weights.append(weight)
                 self.target_segment.append(segment)
+                self.tracks.append((tokens, i))
         for branch in tokens.branches:
             assert parent is None, "a branch of a branch: attention knows one parent only"
             self.add(branch, segment, start + len(tokens.ids) - 1, position + len(tokens.ids))
@@ -46,11 +48,14 @@ class _Builder:
 def build_batch(
     sequences: Sequence[Tokens], rows: Sequence[int] = (), device: torch.device | str = "cpu"
 ) -> Batch:
-    """Pack ``sequences`` into one batch; ``rows`` are their indices in the data set, for messages."""
+    """Pack ``sequences`` of one task into a batch; ``rows`` are their indices in the data, for messages."""
+    tasks = {tokens.task for tokens in sequences}
+    assert len(tasks) <= 1, f"one batch of several tasks: {sorted(tasks)}"
     builder = _Builder()
     for tokens in sequences:
         builder.add(tokens)
     names = sorted({name for extras in builder.extras for name in extras})
+    tracks = sorted({name for tokens, _ in builder.tracks for name in tokens.tracks})
     return Batch(
         ids=torch.tensor(builder.ids, dtype=torch.long, device=device),
         positions=torch.tensor(builder.positions, dtype=torch.long, device=device),
@@ -66,4 +71,13 @@ def build_batch(
             for name in names
         },
         rows=tuple(rows),
+        tracks={
+            name: torch.tensor(
+                [t.tracks[name][i] if name in t.tracks else float("nan") for t, i in builder.tracks],
+                dtype=torch.float32,
+                device=device,
+            )
+            for name in tracks
+        },
+        task=next(iter(tasks), ""),
     )

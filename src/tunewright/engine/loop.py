@@ -1,7 +1,8 @@
 """The one training loop. It steps, evaluates, checkpoints and stops; it knows no objective and no adapter.
 
-One step: every micro-batch adds its summed loss; the gradient is divided once by the global count of
-weighted tokens. So the gradient does not depend on how a step is cut into micro-batches.
+One step: draw the sequences of the planned rows (they are stored, or the model writes them now), add up the
+loss of every micro-batch, divided by a count over the whole step, and update once. So the gradient does not
+depend on how a step is cut into micro-batches.
 """
 
 from __future__ import annotations
@@ -10,9 +11,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -21,15 +20,16 @@ from tunewright.core import events
 from tunewright.core.errors import RunError, TrainError
 from tunewright.core.hashing import digest, seed_from
 from tunewright.core.records import Tokens
-from tunewright.data.pack import Step, plan_epoch
 from tunewright.engine import checkpoint
 from tunewright.engine.batch import build_batch
 from tunewright.engine.memory import resident_mb
 from tunewright.engine.optim import adamw, load_optimizer_state, optimizer_state, set_rate
+from tunewright.engine.plan import Pace, micro_batches, steps_in_order
 from tunewright.engine.schedule import Kind, rate_at
-from tunewright.engine.step import train_step
+from tunewright.engine.source import Stored
+from tunewright.engine.step import Tally, backward, update
 from tunewright.engine.stop import Progress, Watch
-from tunewright.objectives.base import Batch, Forward, Objective
+from tunewright.objectives.base import Batch, Forward, Objective, Source
 
 
 @dataclass(frozen=True)
@@ -52,10 +52,19 @@ class FitSettings:
     keep: int = 2
     watch: Watch = field(default_factory=Watch)
 
+    @property
+    def pace(self) -> Pace:
+        """What decides which rows stand in which update."""
+        return Pace(self.epochs, self.tokens_per_step, self.seed, self.max_steps)
+
 
 @dataclass(frozen=True)
 class Job:
-    """What to train: the model as a module and as a ``Forward``, the objective, and rendered sequences."""
+    """What to train: the model as a module and as a ``Forward``, the objective, and rendered sequences.
+
+    ``source`` gives the sequences of an update; without one they are those of ``train``. ``rate_of`` is the
+    multiple of the learning rate for a parameter of that name.
+    """
 
     model: nn.Module
     forward: Forward
@@ -63,7 +72,8 @@ class Job:
     train: Sequence[Tokens]
     validation: Sequence[Tokens] = ()
     task_metrics: Callable[[], dict[str, float]] | None = None
-    names: Callable[[int], str] = str  # row index -> "file:line", for messages
+    source: Source | None = None
+    rate_of: Callable[[str], float] = lambda name: 1.0
 
 
 @dataclass
@@ -90,55 +100,33 @@ class FitResult:
     overfitting: bool
 
 
-class Planned(NamedTuple):
-    """One step of the run: its micro-batches as row indices, its tokens, and the epochs done after it."""
-
-    micro: Step
-    tokens: int
-    epoch: float
-
-
-def steps_in_order(train: Sequence[Tokens], settings: FitSettings) -> list[Planned]:
-    """Every step of the run; a pure function of the sizes of the sequences and of the settings."""
-    sizes = [t.size for t in train]
-    plan: list[Planned] = []
-    for epoch in range(settings.epochs):
-        steps = plan_epoch(
-            sizes,
-            seed=settings.seed,
-            epoch=epoch,
-            tokens_per_step=settings.tokens_per_step,
-            micro_tokens=settings.micro_tokens,
-        )
-        for done, step in enumerate(steps, start=1):
-            tokens = sum(sizes[row] for rows in step for row in rows)
-            plan.append(Planned(step, tokens, round(epoch + done / len(steps), 4)))
-        if settings.max_steps and len(plan) >= settings.max_steps:
-            return plan[: settings.max_steps]
-    return plan
-
-
 class Fit:
     """One run of the loop; ``run()`` does everything, the other methods are its parts."""
 
     def __init__(self, job: Job, settings: FitSettings, checkpoints: Path, observe: events.Observer) -> None:
         self.job, self.settings, self.checkpoints, self.observe = job, settings, checkpoints, observe
         self.parameters = {n: p for n, p in job.model.named_parameters() if p.requires_grad}
-        self.optimizer = adamw(self.parameters, weight_decay=settings.weight_decay, betas=settings.betas)
-        self.loss_of = partial(job.objective.loss, job.forward)
-        self.plan = steps_in_order(job.train, settings)
-        self.plan_digest = digest([asdict(settings), [t.size for t in (*job.train, *job.validation)]])
+        self.optimizer = adamw(
+            self.parameters,
+            weight_decay=settings.weight_decay,
+            betas=settings.betas,
+            rate_of=job.rate_of,
+        )
+        self.source = job.source or Stored(job.train)
+        self.plan = steps_in_order(self.source.sizes, settings.pace, self.source.updates)
+        sizes = [*self.source.sizes, *(t.size for t in job.validation)]
+        self.plan_digest = digest([asdict(settings), sizes, self.source.updates])
         self.state = State()
         self.device = next(iter(self.parameters.values())).device
+        self.judged = bool(job.validation) or job.task_metrics is not None
 
     def run(self) -> FitResult:
         """Train to the end of the plan, or until the watch says stop; restore the best weights."""
         self.resume()
-        if self.state.step == 0 and not self.state.progress.validation:
+        if self.state.step == 0 and self.judged and self.state.progress.best is None:
             self.evaluate(0)
         self.observe(events.Started(self.state.step, len(self.plan), asdict(self.settings)))
         reason = f"all {len(self.plan)} steps done"
-        self.job.model.train()
         while self.state.step < len(self.plan):
             if self.state.progress.exhausted(self.settings.watch):
                 reason = self._patience_reason()
@@ -167,50 +155,53 @@ class Fit:
         torch.manual_seed(seed_from(settings.seed, "step", state.step))
         rate = rate_at(state.step, len(self.plan), settings.learning_rate, settings.schedule, settings.warmup)
         set_rate(self.optimizer, rate)
-        batches = [self.batch(rows) for rows in planned.micro]
-        stats = train_step(
-            batches,
-            self.loss_of,
-            list(self.parameters.values()),
-            self.optimizer,
-            settings.clip_norm,
-            self._where,
+        drawn = self.source.draw(state.step, planned.rows)
+        self.job.model.train()
+        tally = backward(
+            self.batches(drawn.sequences),
+            self.job.objective,
+            self.job.forward,
+            lambda rows: self._where([drawn.sequences[row] for row in rows]),
+        )
+        norm = update(
+            list(self.parameters.values()), self.optimizer, settings.clip_norm, self._where(drawn.sequences)
         )
         state.seconds += time.perf_counter() - begun
-        state.tokens += planned.tokens
-        state.loss_since.append(stats.loss)
-        speed = state.tokens / state.seconds
+        state.tokens += sum(t.size for t in drawn.sequences)
+        state.loss_since.append(tally.loss)
+        done, left = (
+            sum(p.size for p in part) for part in (self.plan[: state.step], self.plan[state.step :])
+        )
         self.observe(
             events.StepEnd(
                 step=state.step,
                 total_steps=len(self.plan),
                 epoch=planned.epoch,
-                loss=stats.loss,
+                loss=tally.loss,
                 learning_rate=rate,
-                grad_norm=stats.grad_norm,
+                grad_norm=norm,
                 tokens=state.tokens,
-                tokens_per_second=speed,
-                seconds_left=sum(p.tokens for p in self.plan[state.step :]) / speed,
+                tokens_per_second=state.tokens / state.seconds,
+                seconds_left=left * state.seconds / done,
                 memory_mb=resident_mb(self.device),
-                metrics=stats.metrics,
+                metrics={**drawn.metrics, **tally.metrics},
             )
         )
         self._due()
 
-    def batch(self, rows: Sequence[int], validation: bool = False) -> Batch:
-        """The packed batch of these rows."""
-        source = self.job.validation if validation else self.job.train
-        return build_batch([source[i] for i in rows], rows, self.device)
+    def batches(self, sequences: Sequence[Tokens]) -> list[Batch]:
+        """``sequences`` packed into micro-batches."""
+        micro = micro_batches(sequences, self.settings.micro_tokens)
+        return [build_batch([sequences[i] for i in indices], indices, self.device) for indices in micro]
 
     def evaluate(self, step: int) -> None:
         """Measure validation loss and the task metrics, update the watch, keep the best."""
-        if not self.job.validation:
+        if not self.judged:
             return
         self.job.model.eval()
-        metrics = {"validation_loss": self._validation_loss()}
+        metrics = self._validation() if self.job.validation else {}
         if self.job.task_metrics is not None:
             metrics |= self.job.task_metrics()
-        self.job.model.train()
         state = self.state
         train = sum(state.loss_since) / len(state.loss_since) if state.loss_since else None
         state.progress = state.progress.update(self.settings.watch, step, metrics, train)
@@ -243,7 +234,7 @@ class Fit:
                 facts.pop("step"),
                 {n: p.detach().cpu() for n, p in self.parameters.items()},
                 optimizer_state(self.optimizer, self.parameters),
-                {**facts, "plan": self.plan_digest},
+                {**facts, "plan": self.plan_digest, "source": self.source.state()},
             ),
         )
         recent = list(checkpoint.steps(self.checkpoints))[-self.settings.keep :]
@@ -265,12 +256,13 @@ class Fit:
                 " back, or start a new run"
             )
         self._put(snapshot.weights)
+        self.source.restore(facts.pop("source"))
         load_optimizer_state(self.optimizer, self.parameters, snapshot.optimizer)
         self.state = State(step=snapshot.step, progress=Progress.from_dict(facts.pop("progress")), **facts)
 
     def restore_best(self) -> int:
-        """Put the best weights back; without validation the last ones are the best there are."""
-        if not self.job.validation:
+        """Put the best weights back; where nothing is measured the last ones are the best there are."""
+        if not self.judged:
             return self.state.step
         best = self.state.progress.best_step
         self._put(checkpoint.load(self.checkpoints / f"step-{best}").weights)
@@ -278,23 +270,23 @@ class Fit:
 
     def _due(self) -> None:
         step, settings, last = self.state.step, self.settings, len(self.plan)
-        if self.job.validation and (step == last or (settings.every and step % settings.every == 0)):
+        if self.judged and (step == last or (settings.every and step % settings.every == 0)):
             self.evaluate(step)
         elif step == last or (settings.save_every and step % settings.save_every == 0):
             self.save()
 
-    def _validation_loss(self) -> float:
-        sizes = [t.size for t in self.job.validation]
-        budget = self.settings.micro_tokens
-        packs = plan_epoch(sizes, seed=0, epoch=0, tokens_per_step=sum(sizes), micro_tokens=budget)
-        total = count = 0.0
+    def _validation(self) -> dict[str, float]:
+        """Validation loss, and whatever else the objective reports, over all validation rows."""
+        batches = self.batches(self.job.validation)
+        tally = Tally(self.job.objective, batches)
         with torch.no_grad():
-            for rows in (rows for step in packs for rows in step):
-                out = self.loss_of(self.batch(rows, validation=True))
-                total, count = total + float(out.total), count + float(out.count)
-        if not math.isfinite(total):
-            raise TrainError(f"validation loss is {total} at step {self.state.step}; training cannot go on")
-        return total / count
+            for batch in batches:
+                tally.add(batch, self.job.objective.loss(self.job.forward, batch))
+        if not math.isfinite(tally.loss):
+            raise TrainError(
+                f"validation loss is {tally.loss} at step {self.state.step}; training cannot go on"
+            )
+        return {"validation_loss": tally.loss, **{f"validation_{k}": v for k, v in tally.metrics.items()}}
 
     def _put(self, weights: dict[str, torch.Tensor]) -> None:
         if weights.keys() != self.parameters.keys():
@@ -304,9 +296,9 @@ class Fit:
             for name, parameter in self.parameters.items():
                 parameter.copy_(weights[name])
 
-    def _where(self, rows: Sequence[int]) -> str:
-        names = [self.job.names(r) for r in rows[:8]]
-        return f"step {self.state.step}, rows {', '.join(names)}" + (" …" if len(rows) > 8 else "")
+    def _where(self, sequences: Sequence[Tokens]) -> str:
+        names = [tokens.meta.where() for tokens in sequences[:8]]
+        return f"step {self.state.step}, rows {', '.join(names)}" + (" …" if len(sequences) > 8 else "")
 
     def _patience_reason(self) -> str:
         watch, p = self.settings.watch, self.state.progress

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -9,19 +10,32 @@ from torch import Tensor, nn
 
 
 def adamw(
-    parameters: dict[str, nn.Parameter], *, weight_decay: float, betas: tuple[float, float]
+    parameters: dict[str, nn.Parameter],
+    *,
+    weight_decay: float,
+    betas: tuple[float, float],
+    rate_of: Callable[[str], float] = lambda name: 1.0,
 ) -> torch.optim.AdamW:
-    """AdamW (Loshchilov & Hutter 2019); biases, norms and other vectors are not decayed."""
-    matrices = [p for p in parameters.values() if p.dim() >= 2]
-    vectors = [p for p in parameters.values() if p.dim() < 2]
-    groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=0.0, betas=betas, fused=True)
+    """AdamW (Loshchilov & Hutter 2019); biases, norms and other vectors are not decayed.
+
+    ``rate_of`` gives the multiple of the learning rate at which the parameter of a name learns.
+    """
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in parameters.items():
+        decay = weight_decay if parameter.dim() >= 2 else 0.0
+        groups.setdefault((rate_of(name), decay), []).append(parameter)
+    return torch.optim.AdamW(
+        [{"params": ps, "weight_decay": decay, "times": times} for (times, decay), ps in groups.items()],
+        lr=0.0,
+        betas=betas,
+        fused=True,
+    )
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Set the learning rate of every group."""
+    """Set the learning rate of every group to its multiple of ``rate``."""
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group["times"]
 
 
 def optimizer_state(

@@ -1,68 +1,95 @@
-"""One update: summed losses of all micro-batches, one division by the global count, one optimizer step."""
+"""One update: the losses of all micro-batches, each divided by a count known before, then one step."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tunewright.core.errors import TrainError
-from tunewright.objectives.base import Batch, LossOut
+from tunewright.objectives.base import Batch, Forward, LossOut, Objective
+
+Where = Callable[[Sequence[int]], str]  # row indices -> words for messages
 
 
-class StepStats(NamedTuple):
-    """Mean loss and metrics per weighted token, and the gradient's norm before clipping."""
+class Tally:
+    """Adds up the losses and metrics of batches whose counts were added up before.
 
-    loss: float
-    grad_norm: float
-    metrics: dict[str, float]
-
-
-def train_step(
-    batches: Sequence[Batch],
-    loss_of: Callable[[Batch], LossOut],
-    parameters: list[nn.Parameter],
-    optimizer: torch.optim.Optimizer,
-    clip_norm: float,
-    where: Callable[[Sequence[int]], str],
-) -> StepStats:
-    """One update over ``batches``; ``where`` names rows for messages.
-
-    Raises ``TrainError`` at the first non-finite loss or gradient; the update is then not applied.
+    The loss of a batch is divided by the count of its task over all ``batches``, so the gradient does not
+    depend on how a step is cut into micro-batches.
     """
-    total = count = 0.0
-    sums: dict[str, float] = {}
+
+    def __init__(self, objective: Objective, batches: Iterable[Batch]) -> None:
+        self.counts: dict[str, float] = {}
+        for batch in batches:
+            self.counts[batch.task] = self.counts.get(batch.task, 0.0) + float(objective.count(batch))
+        self.losses = dict.fromkeys(self.counts, 0.0)
+        self._sums: dict[str, tuple[float, float]] = {}
+
+    def add(self, batch: Batch, out: LossOut) -> Tensor:
+        """Note ``out`` and return the batch's share of the whole loss, to be differentiated."""
+        self.losses[batch.task] += float(out.total.detach()) / self.counts[batch.task]
+        for name, mean in out.metrics.items():
+            total, weight = self._sums.get(name, (0.0, 0.0))
+            self._sums[name] = (total + float(mean.total), weight + float(mean.weight))
+        return out.total / self.counts[batch.task]
+
+    @property
+    def loss(self) -> float:
+        """The mean loss, or the sum of the tasks' mean losses."""
+        return sum(self.losses.values())
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Every metric that had anything to divide by, and the loss of each task where there are several."""
+        tasks = {f"{task}_loss": loss for task, loss in self.losses.items()} if len(self.losses) > 1 else {}
+        return {**tasks, **{name: total / weight for name, (total, weight) in self._sums.items() if weight}}
+
+
+def backward(batches: Sequence[Batch], objective: Objective, forward: Forward, where: Where) -> Tally:
+    """Add the gradient of the whole step to the parameters; ``where`` names rows for messages.
+
+    Raises ``TrainError`` at the first non-finite loss, and for a task in which nothing has a weight.
+    """
+    tally = Tally(objective, batches)
+    for task, count in tally.counts.items():
+        if count == 0:
+            rows = [row for batch in batches if batch.task == task for row in batch.rows]
+            raise TrainError(f"nothing to learn in {where(rows)}: nothing in them has a weight")
     for batch in batches:
-        out = loss_of(batch)
+        out = objective.loss(forward, batch)
         value = float(out.total.detach())
         if not math.isfinite(value):
             raise TrainError(
                 f"the loss is {value} at {where(batch.rows)}; the update was not applied."
                 " Lower train.learning_rate, or set model.dtype=float32"
             )
-        out.total.backward()  # type: ignore[no-untyped-call]
-        total, count = total + value, count + float(out.count)
-        for name, metric in out.metrics.items():
-            sums[name] = sums.get(name, 0.0) + float(metric)
-    if count == 0:
-        raise TrainError(f"nothing to learn in {where(batches[0].rows)}: no token has a weight")
-    norm = scale_and_clip(parameters, 1.0 / count, clip_norm)
+        tally.add(batch, out).backward()  # type: ignore[no-untyped-call]
+    return tally
+
+
+def update(
+    parameters: Sequence[nn.Parameter], optimizer: torch.optim.Optimizer, clip_norm: float, where: str
+) -> float:
+    """Clip, step, forget the gradients; returns the gradient's norm before clipping.
+
+    Raises ``TrainError``, which says ``where``, and changes nothing, if the norm is not finite.
+    """
+    norm = clip(parameters, clip_norm)
     if not math.isfinite(norm):
         raise TrainError(
-            f"the gradient norm is {norm} at {where(batches[0].rows)}; the update was not applied"
+            f"the gradient norm is {norm} at {where}; the update was not applied. Lower train.learning_rate"
         )
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return StepStats(total / count, norm, {name: value / count for name, value in sums.items()})
+    return norm
 
 
-def scale_and_clip(parameters: list[nn.Parameter], scale: float, max_norm: float) -> float:
-    """Multiply all gradients by ``scale``, then shrink them to ``max_norm``; returns the norm before that."""
+def clip(parameters: Sequence[nn.Parameter], max_norm: float) -> float:
+    """Shrink all gradients to ``max_norm`` (0 leaves them); returns their norm before that."""
     grads = [p.grad for p in parameters if p.grad is not None]
-    torch._foreach_mul_(grads, scale)
     norm = float(torch.nn.utils.get_total_norm(grads))
     if max_norm > 0 and math.isfinite(norm) and norm > max_norm:
         torch._foreach_mul_(grads, max_norm / norm)

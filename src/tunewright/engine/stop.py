@@ -43,7 +43,7 @@ class Progress:
         self, watch: Watch, step: int, metrics: dict[str, float], train_loss: float | None
     ) -> Progress:
         """The progress after an evaluation at ``step``."""
-        value = metrics[watch.metric]
+        value, loss = metrics[watch.metric], metrics.get("validation_loss")
         gain = 0.0 if self.best is None else (value - self.best) * (1 if watch.higher_is_better else -1)
         better = self.best is None or gain > watch.min_improvement
         return replace(
@@ -51,8 +51,8 @@ class Progress:
             best=value if better else self.best,
             best_step=step if better else self.best_step,
             waited=0 if better else self.waited + 1,
-            validation=(*self.validation, metrics["validation_loss"]),
-            train=(*self.train, train_loss),
+            validation=(*self.validation, *([] if loss is None else [loss])),
+            train=(*self.train, *([] if loss is None else [train_loss])),
         )
 
     def exhausted(self, watch: Watch) -> bool:

@@ -109,6 +109,15 @@ class Evaluator:
         answers.seconds = time.perf_counter() - begun
         return answers
 
+    def remarks(self, answers: Answers) -> list[str]:
+        """That answers ended only because they had no more room, and what the renderer noted."""
+        limit = self.sampling.max_new_tokens
+        cut = (
+            f"{answers.unfinished} of {len(answers.texts)} answers were cut before they ended"
+            f" (evaluate.max_new_tokens is {limit})"
+        )
+        return [cut] if answers.unfinished else []
+
     def _answer(self, model: Any, shots: Sequence[Conversation], answers: Answers) -> None:
         prompts = [self.renderer.prompt(with_shots(shots, q.prompt), q.tools) for q in self.questions]
         generated = generate(

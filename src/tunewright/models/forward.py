@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from tunewright.core.errors import ModelError
 from tunewright.models.attention import NAME
-from tunewright.models.head import Head
+from tunewright.models.head import Head, chunks
+from tunewright.models.score import head_called, is_head, pooled
 
 
 def causal_lm(model: nn.Module) -> Any:
@@ -39,6 +42,7 @@ class ModelForward:
         self._mixed = compute != torch.float32 and any(
             p.dtype == torch.float32 and p.requires_grad and p.dim() > 1 and "lora_" not in name
             for name, p in lm.named_parameters()
+            if not is_head(name)
         )
         lm.set_attn_implementation(NAME)
         self.head, self.plain = _probe_head(lm, self._decoder, self.device, self._autocast)
@@ -50,16 +54,62 @@ class ModelForward:
         states: Tensor = out.last_hidden_state[0]
         return states
 
-    def logprobs(self, batch: Any) -> Tensor:
+    def logprobs(self, batch: Any, hidden: Tensor | None = None) -> Tensor:
         """log p of each target, (N,) float32."""
         source, ids = batch.targets.source, batch.targets.ids
         if self.plain:
-            with self._autocast():
-                logits = self._lm(logits_to_keep=source, **self._inputs(batch)).logits[0]
-            chosen: Tensor = logits.float().log_softmax(-1).gather(1, ids[:, None])[:, 0]
+            chosen: Tensor = self._own_logits(batch).log_softmax(-1).gather(1, ids[:, None])[:, 0]
             return chosen
-        hidden = self.hidden(batch)[source]
-        return self.head.logprobs(hidden.to(self.compute), ids)
+        hidden = self.hidden(batch) if hidden is None else hidden
+        return self.head.logprobs(hidden[source].to(self.compute), ids)
+
+    def per_target(
+        self, batch: Any, fn: Callable[[Tensor, Tensor], Tensor], hidden: Tensor | None = None
+    ) -> Tensor:
+        """``fn(logits (n, V) float32, indices of the targets (n,))`` over all targets, piece by piece.
+
+        The logits of a piece are computed again in the backward pass, so they never stand in memory together.
+        """
+        source = batch.targets.source
+        index = torch.arange(len(source), device=source.device)
+        if self.plain:
+            logits = self._own_logits(batch)
+            return torch.cat([fn(logits[rows], index[rows]) for rows in chunks(*logits.shape)])
+        states = (self.hidden(batch) if hidden is None else hidden)[source].to(self.compute)
+
+        def piece(rows: slice) -> Tensor:
+            found: Tensor = checkpoint(
+                lambda part: fn(self.head.logits(part), index[rows]), states[rows], use_reentrant=False
+            )
+            return found
+
+        return torch.cat([piece(rows) for rows in chunks(len(source), self.head.weight.shape[0])])
+
+    def scores(self, batch: Any, hidden: Tensor | None = None) -> Tensor:
+        """Output of the head ``score`` for each segment, its prefix included: (S, K) float32."""
+        head = head_called(self.model, "score")
+        scores: Tensor = head(self.pooled(batch, head.pooling, hidden))
+        return scores
+
+    def pooled(self, batch: Any, pooling: str, hidden: Tensor | None = None) -> Tensor:
+        """The state of each segment that a head reads, (S, H)."""
+        return pooled(self.hidden(batch) if hidden is None else hidden, batch.segments, pooling)
+
+    def values(self, batch: Any, hidden: Tensor | None = None) -> Tensor:
+        """Output of the head ``value`` where each target is predicted: (N,) float32."""
+        hidden = self.hidden(batch) if hidden is None else hidden
+        values: Tensor = head_called(self.model, "value")(hidden[batch.targets.source])[:, 0]
+        return values
+
+    def numbers(self, name: str) -> Tensor:
+        """The trained numbers called ``name``, (K,)."""
+        numbers: Tensor = head_called(self.model, name).weight
+        return numbers
+
+    def _own_logits(self, batch: Any) -> Tensor:
+        with self._autocast():
+            logits: Tensor = self._lm(logits_to_keep=batch.targets.source, **self._inputs(batch)).logits[0]
+        return logits.float()
 
     def _inputs(self, batch: Any) -> dict[str, Any]:
         if self.neftune > 0 and self.model.training:

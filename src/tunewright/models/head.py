@@ -47,9 +47,10 @@ def _logits(
     return logits if softcap is None else softcap * torch.tanh(logits / softcap)
 
 
-def _chunks(rows: int, vocabulary: int) -> list[slice]:
+def chunks(rows: int, vocabulary: int) -> list[slice]:
+    """Pieces of ``rows`` whose float32 logits take at most ``CHUNK_BYTES``; one empty piece of no rows."""
     size = max(1, CHUNK_BYTES // (4 * vocabulary))
-    return [slice(i, min(i + size, rows)) for i in range(0, rows, size)]
+    return [slice(i, min(i + size, rows)) for i in range(0, rows, size)] or [slice(0, 0)]
 
 
 class _TokenLogprobs(torch.autograd.Function):
@@ -68,7 +69,7 @@ class _TokenLogprobs(torch.autograd.Function):
         low = weight.to(hidden.dtype)
         out = hidden.new_empty(hidden.shape[0], dtype=torch.float32)
         norm = torch.empty_like(out)
-        for rows in _chunks(hidden.shape[0], weight.shape[0]):
+        for rows in chunks(hidden.shape[0], weight.shape[0]):
             logits = _logits(hidden[rows], low, bias, scale, softcap)
             norm[rows] = logits.logsumexp(-1)
             out[rows] = logits.gather(1, ids[rows, None])[:, 0] - norm[rows]
@@ -87,7 +88,7 @@ class _TokenLogprobs(torch.autograd.Function):
             if bias is not None and ctx.needs_input_grad[2]
             else None
         )
-        for rows in _chunks(hidden.shape[0], weight.shape[0]):
+        for rows in chunks(hidden.shape[0], weight.shape[0]):
             logits = _logits(hidden[rows], low, bias, ctx.scale, ctx.softcap)
             slope = None if ctx.softcap is None else 1 - (logits / ctx.softcap).square()
             d_logits = logits.sub_(norm[rows, None]).exp_().neg_()

@@ -23,7 +23,8 @@ from tunewright.core.names import Registry
 from tunewright.core.records import Example, Message, Tokens, kind_of
 from tunewright.objectives.options.table import GROUPWISE, PAIRWISE
 
-Pooling = Literal["last", "mean"]
+Pooling = Literal["last", "mean", "none"]
+Judged = Literal["answers", "labels", "numbers", "preferences", "scores", "rewards", "tasks"]
 
 
 class Segment(NamedTuple):
@@ -86,8 +87,9 @@ class LossOut:
 class HeadSpec:
     """A new linear output layer on hidden states: ``outputs`` numbers per sequence or token.
 
-    ``pooling`` says which state of a sequence is read. ``rate`` multiplies the learning rate. ``facts`` are
-    plain values saved beside the weights: the labels, the scale of a target.
+    ``pooling`` says which state of a sequence is read; with ``none`` the outputs are numbers that depend on
+    no input. ``rate`` multiplies the learning rate. ``facts`` are plain values saved beside the weights: the
+    labels, the scale of a target.
     """
 
     outputs: int
@@ -118,6 +120,10 @@ class Forward(Protocol):
 
     def values(self, batch: Batch, hidden: Tensor | None = None) -> Tensor:
         """Output of the head ``value`` at the state that predicts each target: (N,) float32."""
+        ...
+
+    def numbers(self, name: str) -> Tensor:
+        """The trained numbers of the head ``name`` (pooling ``none``): (K,) float32."""
         ...
 
 
@@ -151,8 +157,11 @@ class Renderer(Protocol):
 class Objective(Protocol):
     """What is minimised. Constructed from its name and its settings (``objectives.options``) alone."""
 
-    requires: frozenset[str]  # of the adapter or the run: "reference", "rollouts", "teacher"
+    requires: frozenset[str]  # supplied before training: "reference", "rollouts", "teacher"
     accepts: frozenset[str]  # kinds of example, see core.records.kind_of
+    judged: Judged  # how the result is measured on held-out rows
+    rows_per_step: int | None  # rows of an update, where they are not counted by tokens
+    updates: int  # updates that see the same rows
 
     def fitted(self, train: Sequence[Example]) -> Self:
         """The objective with what it must know of the training rows: labels, class weights, scales."""
@@ -160,7 +169,7 @@ class Objective(Protocol):
 
     @property
     def heads(self) -> Mapping[str, HeadSpec]:
-        """New output layers by name: ``score`` (of sequences) or ``value`` (of tokens)."""
+        """New output layers by name: ``score`` of sequences, ``value`` of tokens, ``balance`` of tasks."""
         ...
 
     def encode(self, example: Example, renderer: Renderer) -> list[Tokens]:
@@ -211,6 +220,9 @@ class BaseObjective:
 
     requires: frozenset[str] = frozenset()
     accepts: frozenset[str] = frozenset()
+    judged: Judged = "answers"
+    rows_per_step: int | None = None
+    updates: int = 1
 
     def __init__(self, name: str, options: Section) -> None:
         self.name = name

@@ -12,7 +12,7 @@ from tunewright.core.records import Conversation, Example, Message, Text, as_con
 from tunewright.data.render import Renderer
 from tunewright.evaluate.baselines import SYSTEM, choose_shots, with_shots
 from tunewright.evaluate.metrics import METRICS
-from tunewright.evaluate.runner import Answers, Evaluator, Question, drawn, longest_answer, questions, reading
+from tunewright.evaluate.runner import Evaluator, Question, drawn, longest_answer, questions, reading
 from tunewright.evaluate.suggest import suggest
 from tunewright.models.forward import ModelForward
 from tunewright.models.generate import Sampling
@@ -85,16 +85,6 @@ def chosen(
     if len(taken) < len(examples):
         note(f"{len(taken)} of {len(examples)} rows are scored, a seeded draw")
     return questions(taken)
-
-
-def cut_short(answers: Answers, limit: int) -> str | None:
-    """The sentence to say where answers ended only because they had no more room."""
-    if not answers.unfinished:
-        return None
-    return (
-        f"{answers.unfinished} of {len(answers.texts)} answers were cut before they ended"
-        f" (evaluate.max_new_tokens is {limit})"
-    )
 
 
 def apart(shots: Sequence[Example], asked: Sequence[Question], note: Callable[[str], None]) -> list[Example]:

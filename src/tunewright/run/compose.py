@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from inspect import signature
 from pathlib import Path
@@ -22,12 +23,14 @@ from tunewright.engine.stop import Watch
 from tunewright.evaluate.metrics import METRICS
 from tunewright.models.load import Loaded, load
 from tunewright.models.load import resolve as resolve_model
-from tunewright.objectives.base import OBJECTIVES, Objective
-from tunewright.run.recipe import AdaptSection, Recipe
-from tunewright.run.resolve import Resolved, value_at
+from tunewright.models.score import is_head
+from tunewright.objectives.base import Objective, make_objective
+from tunewright.objectives.options.supervised import SftOptions
+from tunewright.run.recipe import AdaptSection, Recipe, value_at
+from tunewright.run.resolve import Resolved
 
-REMEDIES = {"reference": "adapt.method lora, whose base can be switched on again"}
 DEFAULTS = {name: field.default for name, field in settings_of(Recipe)}
+OWN_METRICS = ("auto", "validation_loss")
 FULL_PRECISION = frozenset({"full"})  # methods that train the weights themselves, which then stay float32
 
 
@@ -41,10 +44,12 @@ class Parts:
     objective: Objective
 
 
-def assemble(recipe: Recipe) -> Parts:
+def assemble(recipe: Recipe, train: Sequence[Example]) -> Parts:
     """Load the model and make the parts around it; nothing is attached or trained yet."""
-    adapter, objective = make_adapter(recipe.adapt), OBJECTIVES[recipe.objective.name]()
+    adapter, objective = make_adapter(recipe.adapt), objective_of(recipe)
     check_fit(objective, adapter, recipe)
+    check_kinds(objective, recipe.objective.name, train)
+    objective = objective.fitted(train)
     section = recipe.model
     if resolve_model(section.name).adapter is not None:
         raise ConfigError(
@@ -65,9 +70,31 @@ def assemble(recipe: Recipe) -> Parts:
     return Parts(loaded, renderer, adapter, objective)
 
 
+def objective_of(recipe: Recipe) -> Objective:
+    """The objective that the recipe names, with its settings."""
+    return make_objective(recipe.objective.name, recipe.objective.options)
+
+
+def neftune_of(recipe: Recipe) -> float:
+    """Noise on embeddings, for the objectives that know it."""
+    options = recipe.objective.options
+    return options.neftune if isinstance(options, SftOptions) else 0.0
+
+
+def rates_of(objective: Objective) -> Callable[[str], float]:
+    """The multiple of the learning rate for a parameter: that of its head, or 1."""
+    heads = objective.heads
+
+    def rate(name: str) -> float:
+        found = [heads[part].rate for part in name.split(".")[:-1] if part in heads] if is_head(name) else []
+        return found[0] if found else 1.0
+
+    return rate
+
+
 def check_early(recipe: Recipe) -> None:
     """The checks that need neither model nor data, so that a wrong recipe fails in the first second."""
-    check_fit(OBJECTIVES[recipe.objective.name](), make_adapter(recipe.adapt), recipe)
+    check_fit(objective_of(recipe), make_adapter(recipe.adapt), recipe)
     check_effect(recipe)
     if not recipe.evaluate.metrics:
         raise ConfigError("evaluate.metrics is empty; name a metric or leave it at auto")
@@ -119,21 +146,18 @@ def make_adapter(section: AdaptSection) -> Adapter:
 
 def check_fit(objective: Objective, adapter: Adapter, recipe: Recipe) -> None:
     """Raise ``ConfigError`` if the objective requires what nothing here provides, saying how to supply it."""
-    for missing in sorted(objective.requires - adapter.provides):
-        raise ConfigError(
-            f"objective {recipe.objective.name!r} requires a {missing}, which adapt.method"
-            f" {recipe.adapt.method!r} does not provide; use {REMEDIES.get(missing, 'another method')}"
-        )
+    if objective.heads and recipe.output.final == "merged":
+        raise ConfigError("output.final 'merged' would lose the new head; save the adapter")
     if recipe.output.final == "merged" and recipe.adapt.method in FULL_PRECISION:
         raise ConfigError(
             "output.final 'merged' has no meaning with adapt.method 'full': there is no adapter to merge"
         )
     metric = recipe.train.stop.metric
-    if metric != "validation_loss" and metric not in METRICS:
+    if metric not in OWN_METRICS and metric not in METRICS:
         _ = METRICS[metric]  # raises with the nearest names
 
 
-def check_kinds(objective: Objective, name: str, examples: list[Example]) -> None:
+def check_kinds(objective: Objective, name: str, examples: Sequence[Example]) -> None:
     """Raise ``ConfigError`` naming the first row of a kind the objective cannot learn from."""
     for example in examples:
         if kind_of(example) not in objective.accepts:
@@ -159,18 +183,19 @@ def pin_rate(resolved: Resolved, loaded: Loaded) -> Resolved:
     return resolved.pin("train.learning_rate", rate, f"prior for {method} at this width")
 
 
-def fit_settings(recipe: Recipe) -> FitSettings:
+def fit_settings(recipe: Recipe, objective: Objective) -> FitSettings:
     """The loop's settings; every ``auto`` must have been pinned."""
     train, optim, stop = recipe.train, recipe.train.optim, recipe.train.stop
     assert train.learning_rate != "auto" and recipe.evaluate.every != "auto", (
         "auto values are pinned before training"
     )
+    assert stop.metric != "auto", "the watched metric is pinned before training"
     higher = stop.metric != "validation_loss" and METRICS[stop.metric].higher_is_better
     return FitSettings(
         epochs=train.epochs,
         max_steps=train.max_steps,
         learning_rate=train.learning_rate,
-        tokens_per_step=train.tokens_per_step,
+        tokens_per_step=objective.rows_per_step or train.tokens_per_step,
         micro_tokens=train.micro_tokens,
         schedule=optim.schedule,
         warmup=optim.warmup,
@@ -187,5 +212,7 @@ def fit_settings(recipe: Recipe) -> FitSettings:
 
 def default_directory(recipe: Recipe) -> Path:
     """``runs/NAME-of-the-training-file``."""
-    first = recipe.data.train if isinstance(recipe.data.train, str) else recipe.data.train[0]
+    first: Any = recipe.data.train
+    while not isinstance(first, str):
+        first = next(iter(first.values() if isinstance(first, dict) else first))
     return Path("runs") / Path(first).name.split(".")[0]

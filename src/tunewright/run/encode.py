@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from tunewright.core.errors import DataError
 from tunewright.core.records import Example, Tokens
 from tunewright.data.lengths import Tally, tally
 from tunewright.data.pipeline import Prepared
+from tunewright.objectives.base import Objective
 from tunewright.run.compose import Parts, check_kinds
 from tunewright.run.session import Session
 
 HALF = 0.5
+
+
+def sizes_of(objective: Objective, sequences: Sequence[Tokens]) -> list[int]:
+    """What each sequence counts against ``tokens_per_step``; where an update counts rows, one each."""
+    return [1 if objective.rows_per_step else tokens.size for tokens in sequences]
 
 
 @dataclass(frozen=True)
@@ -32,12 +38,16 @@ def encode_splits(parts: Parts, session: Session, splits: Prepared) -> Sequences
     )
     train, dropped = _encode(parts, splits.train)
     validation, dropped_validation = _encode(parts, splits.validation)
-    counts = tally(train, parts.renderer.max_length)
-    for name, sequences, left_out in (
+    weighted, limit = not _needs_no_weights(parts.objective), parts.renderer.max_length
+    counts = tally(train, limit)
+    for name, found, left_out in (
         ("training", counts, dropped),
-        ("validation", tally(validation, parts.renderer.max_length), dropped_validation),
+        ("validation", tally(validation, limit), dropped_validation),
     ):
-        _warn(session, name, sequences, left_out, parts.renderer.max_length or 0)
+        shown = found if weighted else replace(found, all_masked=0, endless=0)
+        _warn(session, name, shown, left_out, limit or 0)
+    if not weighted:
+        return Sequences(train, validation, {**asdict(counts), "dropped": dropped})
     _refuse(session, counts, dropped, len(splits.train))
     kept = _learnable(validation)
     if validation and not kept:
@@ -53,6 +63,11 @@ def _encode(parts: Parts, examples: Sequence[Example]) -> tuple[list[Tokens], in
     before = parts.renderer.dropped
     found = [tokens for example in examples for tokens in parts.objective.encode(example, parts.renderer)]
     return found, parts.renderer.dropped - before
+
+
+def _needs_no_weights(objective: Objective) -> bool:
+    """Whether something other than given tokens is learnt: what a head says, or answers to be sampled."""
+    return bool(objective.heads) or "rollouts" in objective.requires
 
 
 def _learnable(sequences: Sequence[Tokens]) -> list[Tokens]:

@@ -37,7 +37,7 @@ def evaluate(
     subject, evaluator = _judge(name, _rows_of(data, fixed.columns), fixed, observe)
     shots = _shots(evaluator, fixed, observe)
     answers = _scored(subject, evaluator, shots, observe)
-    clusters = clusters_of(evaluator)
+    clusters = clusters_of(evaluator.questions)
     return {
         "model": name,
         "data": str(data),
@@ -81,7 +81,7 @@ def compare(
         systems[name] = _scored(subject, evaluator, _shots(evaluator, fixed, observe), observe)
         del subject  # so that two models are never held at once
     table, verdict = measure(
-        systems, names[-1], evaluator.metrics, level=fixed.level, clusters=clusters_of(evaluator)
+        systems, names[-1], evaluator.metrics, level=fixed.level, clusters=clusters_of(evaluator.questions)
     )
     return {
         "candidate": names[-1],
@@ -143,7 +143,7 @@ def _judge(name: str, examples: Sequence[Example], how: Settled, observe: Observ
 def _scored(model: Any, judge: Evaluator, shots: Sequence[Conversation], observe: Observer) -> Answers:
     observe(Stage("score", f"{len(judge.questions)} rows"))
     answers = judge(model, shots)
-    if sentence := asking.cut_short(answers, judge.sampling.max_new_tokens):
+    for sentence in judge.remarks(answers):
         observe(Warned(0, sentence))
     return answers
 

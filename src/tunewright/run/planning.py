@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from tunewright.core.events import Observer
-from tunewright.engine.loop import steps_in_order
-from tunewright.run import compose
+from tunewright.engine.plan import steps_in_order
+from tunewright.run import compose, encode
 from tunewright.run.ready import make_ready
 from tunewright.run.resolve import Resolved
 from tunewright.run.rows import prepare_rows
@@ -22,13 +22,16 @@ def plan(resolved: Resolved, observe: Observer) -> dict[str, Any]:
     with session.stage("check data", str(session.recipe.data.train)):
         splits = prepare_rows(session.recipe)
     ready = make_ready(session, splits)
-    steps = steps_in_order(ready.sequences.train, compose.fit_settings(session.recipe))
+    objective = ready.parts.objective
+    settings = compose.fit_settings(session.recipe, objective)
+    sizes = encode.sizes_of(objective, ready.sequences.train)
+    steps = steps_in_order(sizes, settings.pace, objective.updates)
     return {
         "run": str(run.root),
         "rows": {name: len(getattr(splits, name)) for name in ("train", "validation", "test")},
         "rejected": len(splits.rejected),
         "steps": len(steps),
-        "tokens": sum(s.tokens for s in steps),
+        "tokens": sum(ready.sequences.train[row].size for s in steps for row in s.rows),
         "render": ready.sequences.facts,
         "settings": session.resolved.settings(),
         "warnings": session.warnings,

@@ -12,13 +12,16 @@ from tunewright import __version__
 from tunewright.core.hashing import file_digest
 from tunewright.core.paths import write_json, write_text
 from tunewright.data.split import groups_of
-from tunewright.engine.loop import FitResult, steps_in_order
+from tunewright.engine.loop import FitResult
 from tunewright.engine.memory import peak_mb
+from tunewright.engine.plan import micro_batches, steps_in_order
 from tunewright.evaluate.card import model_card
 from tunewright.evaluate.report import ReportData, render_report
-from tunewright.evaluate.runner import Answers, Evaluator
+from tunewright.evaluate.runner import Answers, Question
+from tunewright.models.score import is_head
 from tunewright.run import store
 from tunewright.run.compose import fit_settings
+from tunewright.run.encode import sizes_of
 from tunewright.run.prove import measure, no_proof, side_by_side
 from tunewright.run.ready import Ready
 from tunewright.run.recipe import Recipe
@@ -71,7 +74,9 @@ def result_of(session: Session, outcome: Outcome) -> dict[str, Any]:
         "name": session.run.root.name,
         "model": {
             "name": parts.loaded.ref.name,
-            "parameters": sum(p.numel() for n, p in outcome.model.named_parameters() if "lora_" not in n),
+            "parameters": sum(
+                p.numel() for n, p in outcome.model.named_parameters() if "lora_" not in n and not is_head(n)
+            ),
             "trained_parameters": sum(p.numel() for p in outcome.model.parameters() if p.requires_grad),
             "dtype": str(parts.loaded.precision.dtype).removeprefix("torch."),
             "device": parts.loaded.precision.device.type,
@@ -124,9 +129,9 @@ def curves_of(log: Sequence[dict[str, Any]], watched: str) -> dict[str, Any]:
     }
 
 
-def clusters_of(evaluator: Evaluator) -> list[str | None] | None:
+def clusters_of(questions: Sequence[Question]) -> list[str | None] | None:
     """The group of each test row, if any group has several rows; such rows are not independent evidence."""
-    keys = groups_of([q.example for q in evaluator.questions])
+    keys = groups_of([q.example for q in questions])
     return [str(k) for k in keys] if len(set(keys)) < len(keys) else None
 
 
@@ -140,7 +145,7 @@ def _proof(recipe: Recipe, outcome: Outcome) -> tuple[list[dict[str, Any]], dict
         TUNED,
         outcome.ready.judge.metrics,
         level=recipe.evaluate.level,
-        clusters=clusters_of(outcome.ready.judge),
+        clusters=clusters_of(outcome.ready.judge.questions),
     )
 
 
@@ -151,7 +156,9 @@ def _answers(outcome: Outcome, recipe: Recipe) -> list[dict[str, Any]]:
 
 
 def _first_batch(session: Session, outcome: Outcome) -> list[list[tuple[str, float, str]]]:
-    plan = steps_in_order(outcome.ready.sequences.train, fit_settings(session.recipe))
-    return [
-        outcome.ready.parts.renderer.explain(outcome.ready.sequences.train[row]) for row in plan[0].micro[0]
-    ]
+    ready, settings = outcome.ready, fit_settings(session.recipe, outcome.ready.parts.objective)
+    train = ready.sequences.train
+    [first, *_] = steps_in_order(sizes_of(ready.parts.objective, train), settings.pace)
+    rows = [train[row] for row in first.rows]
+    [shown, *_] = micro_batches(rows, settings.micro_tokens)
+    return [ready.parts.renderer.explain(t) for i in shown for t in rows[i].unrolled()]

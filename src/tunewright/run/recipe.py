@@ -10,10 +10,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
-from tunewright.core.config import Section, build
+from tunewright.core.config import Section, build, settings_of
 from tunewright.core.settings import Auto, Positive, Rate, Settings, Share, shorthand
+from tunewright.objectives.options.table import options_of
 from tunewright.run.yaml_text import parse_override, read_yaml
 
 __all__ = ["Recipe", "merged_values", "parse_override"]
@@ -57,7 +58,9 @@ class SplitSection(Settings):
 class DataSection(Settings):
     """What to learn from."""
 
-    train: str | list[str] = Field(..., description="File or files to train on.")
+    train: str | list[str] | dict[str, str | list[str]] = Field(
+        ..., description="File or files to train on; a mapping of task to files where there are several."
+    )
     validation: str | None = Field(None, description="File for validation, instead of a split.")
     test: str | None = Field(None, description="File for the final test, instead of a split.")
     split: SplitSection = Field(SplitSection(), description="Shares and grouping of the split.")
@@ -74,8 +77,9 @@ class DataSection(Settings):
 
     @field_validator("train")
     @classmethod
-    def _names_a_file(cls, value: str | list[str]) -> str | list[str]:
-        if not value or "" in ([value] if isinstance(value, str) else value):
+    def _names_a_file(cls, value: Any) -> Any:
+        groups = list(value.values()) if isinstance(value, dict) else [value]
+        if not groups or any(not g or "" in ([g] if isinstance(g, str) else g) for g in groups):
             raise ValueError("names no file")
         return value
 
@@ -95,16 +99,29 @@ class AdaptSection(Settings):
 
 
 class ObjectiveSection(Settings):
-    """What is minimised."""
+    """What is minimised; further settings belong to the objective, see docs/objectives.md."""
 
-    name: str = Field(
-        "sft", description="sft (assistant turns of conversations) or text (continued pre-training)."
-    )
-    neftune: float = Field(
-        0.0, ge=0.0, description="Noise on embeddings while training (NEFTune alpha); 0 is off, 5 is usual."
-    )
+    model_config = ConfigDict(extra="allow")
+
+    name: str = Field("sft", description="What is minimised: sft, text, classify, dpo, grpo and others.")
 
     _expand = shorthand("name")
+
+    @model_validator(mode="after")
+    def _known(self) -> ObjectiveSection:
+        options_of(self.name, self.model_extra or {})
+        return self
+
+    def __eq__(self, other: object) -> bool:
+        """Equal where all settings are, whether they were written out or left at their defaults."""
+        return (
+            isinstance(other, ObjectiveSection) and self.name == other.name and self.options == other.options
+        )
+
+    @property
+    def options(self) -> Any:
+        """The objective's own settings, defaults filled in."""
+        return options_of(self.name, self.model_extra or {})
 
 
 class OptimSection(Settings):
@@ -124,7 +141,9 @@ class StopSection(Settings):
     """When to stop early."""
 
     metric: str = Field(
-        "validation_loss", description="validation_loss, or a text metric measured on validation rows."
+        "auto",
+        description="What is watched: validation_loss, or a metric measured on validation rows; auto takes"
+        " the loss, or the reward where answers are sampled.",
     )
     patience: int = Field(
         3, ge=0, description="Evaluations without improvement before stopping; 0 never stops."
@@ -155,8 +174,8 @@ class EvaluateSection(Settings):
     metrics: list[str] | Auto = Field(
         "auto", description="Metrics on the test rows; the first decides the verdict."
     )
-    baselines: list[Literal["zero_shot", "few_shot"]] = Field(
-        ["zero_shot"], description="What the tuned model must beat."
+    baselines: list[str] | Auto = Field(
+        "auto", description="What the tuned model must beat; auto takes what suits the objective."
     )
     shots: int = Field(4, ge=1, description="Examples in the few-shot prompt.")
     max_new_tokens: Positive | Auto = Field(
@@ -200,6 +219,25 @@ class Recipe(Settings):
     def load(cls, path: str | Path, overrides: dict[str, Any] | None = None) -> Recipe:
         """Read a YAML recipe; ``overrides`` maps dotted names to values and wins over the file."""
         return build(cls, merged_values(read_yaml(Path(path)), overrides or {}), where=str(path))
+
+
+def settings_in(recipe: Recipe) -> list[tuple[str, Any]]:
+    """Every setting of this recipe with its description, those of its objective included."""
+    found = []
+    for name, field in settings_of(Recipe):
+        found.append((name, field))
+        if name == "objective.name":
+            found += settings_of(type(recipe.objective.options), "objective.")
+    return found
+
+
+def value_at(recipe: Recipe, name: str) -> Any:
+    """The value of a dotted setting."""
+    here: Any = recipe
+    for part in name.split("."):
+        own = part in type(here).model_fields
+        here = getattr(here if own or not isinstance(here, ObjectiveSection) else here.options, part)
+    return here
 
 
 def merged_values(values: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:

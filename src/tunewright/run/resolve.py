@@ -9,9 +9,9 @@ from typing import Any
 
 import yaml
 
-from tunewright.core.config import build, settings_of
+from tunewright.core.config import build
 from tunewright.core.paths import RunDir, write_text
-from tunewright.run.recipe import Recipe, merged_values
+from tunewright.run.recipe import Recipe, merged_values, settings_in, value_at
 from tunewright.run.yaml_text import read_yaml
 
 MARK = "  # "  # between a value and its source in recipe.yaml
@@ -39,7 +39,7 @@ class Resolved:
                 "source": self.sources[name],
                 "help": field.description,
             }
-            for name, field in settings_of(Recipe)
+            for name, field in settings_in(self.recipe)
         ]
 
 
@@ -49,20 +49,12 @@ def resolve(path: Path | None, values: dict[str, Any] | None, overrides: dict[st
     recipe = build(Recipe, merged_values(written, overrides), where=str(path) if path else "recipe")
     from_file, from_line = merged_values(written, {}), merged_values({}, overrides)
     sources = {}
-    for name, _ in settings_of(Recipe):
+    for name, _ in settings_in(recipe):
         if _given(from_line, name):
             sources[name] = "command line"
         else:
             sources[name] = "recipe" if _given(from_file, name) else "default"
     return Resolved(recipe, sources)
-
-
-def value_at(recipe: Recipe, name: str) -> Any:
-    """The value of a dotted setting."""
-    here: Any = recipe
-    for part in name.split("."):
-        here = getattr(here, part)
-    return here
 
 
 def write_recipe(run: RunDir, resolved: Resolved) -> None:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from tunewright.core.errors import RunError
+from tunewright.core.errors import ConfigError, RunError
 from tunewright.core.hashing import file_digest
 from tunewright.core.paths import RunDir
 from tunewright.core.records import Example
@@ -17,6 +17,8 @@ from tunewright.data.pipeline import Prepared, PrepareSettings, SplitSettings, p
 from tunewright.data.problems import Problem
 from tunewright.data.split import SIDES
 from tunewright.run.recipe import Recipe
+
+Files = str | list[str]
 
 
 def prepare_rows(recipe: Recipe) -> Prepared:
@@ -68,7 +70,9 @@ def _problem(line: bytes) -> Problem:
     return Problem(stored["source"], stored["line"], stored["reason"], stored["detail"], "", "rejected")
 
 
-def _paths(given: str | list[str] | None) -> list[Path]:
+def _paths(given: Files | dict[str, Files] | None) -> list[Path]:
     if given is None:
         return []
+    if isinstance(given, dict):
+        raise ConfigError("data.train names files by task, which only objective multi reads; give one list")
     return [Path(p) for p in ([given] if isinstance(given, str) else given)]

@@ -18,18 +18,21 @@ from tunewright.core.paths import RunDir, write_json
 from tunewright.data.pipeline import write
 from tunewright.engine.loop import Fit, FitResult, Job
 from tunewright.evaluate.metrics import METRICS
-from tunewright.evaluate.runner import Answers, Evaluator
+from tunewright.evaluate.runner import Answers
 from tunewright.models.forward import ModelForward
 from tunewright.models.load import base_record
 from tunewright.models.precision import use_all_cores
 from tunewright.models.save import save_companions, save_model
-from tunewright.run import asking, compose, store
+from tunewright.models.score import attach
+from tunewright.run import compose, store
+from tunewright.run.judges import Judge
 from tunewright.run.publish import TUNED, Outcome, publish
 from tunewright.run.ready import Ready, make_ready
 from tunewright.run.recipe import Recipe
 from tunewright.run.resolve import Resolved, read_recipe, resolve, write_recipe
 from tunewright.run.rows import prepare_rows, stored_rows, suspicions
 from tunewright.run.session import Run, Session
+from tunewright.run.supply import Supply, supplied
 
 __all__ = ["Run", "resume", "settled", "train"]
 
@@ -95,12 +98,12 @@ def _score_baselines(session: Session, ready: Ready) -> dict[str, Answers]:
     answers = store.read_answers(session.run)
     if ready.judge is None:
         return answers
-    rows = f"{len(ready.judge.questions)} test rows, untouched model"
-    for name in session.recipe.evaluate.baselines:
+    rows = f"{len(ready.judge.questions)} test rows"
+    for name, score in ready.baselines.items():
         if name in answers:
             continue
         with session.stage(f"score {name}", rows):
-            answers[name] = ready.judge(ready.parts.loaded.model, ready.shots if name == "few_shot" else ())
+            answers[name] = score()
         store.write_answers(session.run, answers)
     return answers
 
@@ -110,24 +113,39 @@ def _fit(session: Session, ready: Ready) -> tuple[Any, FitResult]:
     recipe, parts, sequences = session.recipe, ready.parts, ready.sequences
     compose.seed_adapter(recipe.train.seed)
     model = parts.adapter.attach(parts.loaded.model)
-    forward = ModelForward(model, compute=parts.loaded.precision.dtype, neftune=recipe.objective.neftune)
+    attach(model, parts.objective.heads)
+    forward = ModelForward(model, compute=parts.loaded.precision.dtype, neftune=compose.neftune_of(recipe))
     if forward.plain:
         session.note(["the output layer has an unusual form: computing it the model's own, slower way"])
+    supply = supplied(
+        session,
+        ready,
+        Supply(
+            model,
+            forward,
+            parts.objective,
+            sequences.train,
+            sequences.validation,
+            watched(ready.watcher, model),
+        ),
+    )
     job = Job(
         model=model,
-        forward=forward,
-        objective=parts.objective,
-        train=sequences.train,
-        validation=sequences.validation,
-        task_metrics=_task_metrics(ready.watcher, model),
-        names=lambda row: sequences.train[row].meta.where(),
+        forward=supply.forward,
+        objective=supply.objective,
+        train=supply.train,
+        validation=supply.validation,
+        task_metrics=supply.task_metrics,
+        source=supply.source,
+        rate_of=compose.rates_of(parts.objective),
     )
     with session.stage("train", parts.adapter.label):
-        fit = Fit(job, compose.fit_settings(recipe), session.run.checkpoints, session.observe)
-        return model, fit.run()
+        settings = compose.fit_settings(recipe, parts.objective)
+        return model, Fit(job, settings, session.run.checkpoints, session.observe).run()
 
 
-def _task_metrics(watcher: Evaluator | None, model: Any) -> Callable[[], dict[str, float]] | None:
+def watched(watcher: Judge | None, model: Any) -> Callable[[], dict[str, float]] | None:
+    """What measures the watched metric on validation rows."""
     if watcher is None:
         return None
     [name] = watcher.metrics
@@ -155,6 +173,5 @@ def _score_tuned(session: Session, ready: Ready, model: Any, answers: dict[str, 
     with session.stage("score tuned", f"{len(ready.judge.questions)} test rows"):
         answers[TUNED] = ready.judge(model)
     store.write_answers(session.run, answers)
-    if said := asking.cut_short(answers[TUNED], ready.judge.sampling.max_new_tokens):
-        session.warn(said)
-    session.note(ready.judge.renderer.notes)
+    for sentence in ready.judge.remarks(answers[TUNED]):
+        session.warn(sentence)

@@ -1,7 +1,7 @@
 """The loop: one gradient however it is cut up, exact resume, early stopping, and a stop at the first NaN."""
 
 import math
-from functools import partial
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,35 +11,27 @@ from tests.training import VOCAB, fit, job, rows, settings
 from tunewright.adapt.lora import Lora
 from tunewright.core import events
 from tunewright.core.errors import RunError, TrainError
-from tunewright.core.records import Tokens
+from tunewright.core.records import Meta, Tokens
 from tunewright.engine import loop
 from tunewright.engine.batch import build_batch
-from tunewright.engine.loop import Fit, steps_in_order
-from tunewright.engine.step import train_step
+from tunewright.engine.loop import Fit
+from tunewright.engine.plan import steps_in_order
+from tunewright.engine.step import backward, clip
 from tunewright.engine.stop import Watch
 
 
-class Frozen(torch.optim.Optimizer):
-    """An optimizer that leaves weights and gradients as they are, so that the gradient can be looked at."""
-
-    def __init__(self, parameters):
-        super().__init__(parameters, {"lr": 0.0})
-
-    def step(self, closure=None):
-        pass
-
-    def zero_grad(self, set_to_none=True):
-        pass
-
-
-def gradient(groups, clip=0.0):
+def gradient(groups, max_norm=0.0):
     """Gradient of one step over these micro-batches (lists of sequences), by parameter name."""
     the_job = job([])
     parameters = [p for p in the_job.model.parameters() if p.requires_grad]
-    loss_of = partial(the_job.objective.loss, the_job.forward)
     batches = [build_batch(g) for g in groups]
-    loss, norm, _ = train_step(batches, loss_of, parameters, Frozen(parameters), clip, lambda rows: "")
-    return loss, norm, {n: p.grad.clone() for n, p in the_job.model.named_parameters() if p.grad is not None}
+    tally = backward(batches, the_job.objective, the_job.forward, lambda rows: "")
+    norm = clip(parameters, max_norm)
+    return (
+        tally.loss,
+        norm,
+        {n: p.grad.clone() for n, p in the_job.model.named_parameters() if p.grad is not None},
+    )
 
 
 def plain_gradient(sequences):
@@ -87,7 +79,7 @@ def test_weights_scale_the_loss_of_a_token():
 
 def test_clipping_shortens_the_gradient_to_the_norm():
     _, norm, free = gradient([rows(4)])
-    _, same_norm, clipped = gradient([rows(4)], clip=norm / 2)
+    _, same_norm, clipped = gradient([rows(4)], max_norm=norm / 2)
     assert same_norm == pytest.approx(norm)
     for name, grad in clipped.items():
         torch.testing.assert_close(grad, free[name] / 2, rtol=1e-4, atol=1e-8)
@@ -246,7 +238,7 @@ def test_overfitting_is_noticed_once(tmp_path):
 
 
 def test_the_first_non_finite_loss_stops_and_names_step_and_rows(tmp_path):
-    the_job = job(rows(24), names=lambda i: f"data.jsonl:{i + 1}")
+    the_job = job([replace(t, meta=Meta("data.jsonl", i)) for i, t in enumerate(rows(24), 1)])
     before = {}
 
     def poison(event):
@@ -262,7 +254,7 @@ def test_the_first_non_finite_loss_stops_and_names_step_and_rows(tmp_path):
 
 
 def test_a_step_without_weights_is_refused(tmp_path):
-    with pytest.raises(TrainError, match="no token has a weight"):
+    with pytest.raises(TrainError, match="nothing in them has a weight"):
         fit(job([Tokens([1, 2, 3], [0.0] * 3)]), settings(), tmp_path)
 
 
@@ -276,13 +268,16 @@ def test_old_checkpoints_go_but_the_best_stays(tmp_path):
 
 def test_plan_covers_every_row_each_epoch_and_obeys_max_steps():
     train = rows(30)
-    plan = steps_in_order(train, settings(epochs=2))
+    sizes = [t.size for t in train]
+    plan = steps_in_order(sizes, settings(epochs=2).pace)
     for epoch in (1.0, 2.0):
         inside = [p for p in plan if epoch - 1 < p.epoch <= epoch]
-        assert sorted(r for p in inside for rows_ in p.micro for r in rows_) == list(range(30))
+        assert sorted(r for p in inside for r in p.rows) == list(range(30))
     assert plan[-1].epoch == 2.0
-    assert sum(p.tokens for p in plan) == 2 * sum(t.size for t in train)
-    assert steps_in_order(train, settings(epochs=2, max_steps=3)) == plan[:3]
+    assert sum(p.size for p in plan) == 2 * sum(t.size for t in train)
+    assert steps_in_order(sizes, settings(epochs=2, max_steps=3).pace) == plan[:3]
+    twice = steps_in_order(sizes, settings(epochs=2).pace, updates=2)
+    assert twice[::2] == twice[1::2] == plan
 
 
 def test_rates_follow_the_schedule(tmp_path):

@@ -8,8 +8,10 @@ import torch
 from tunewright.core.errors import ConfigError
 from tunewright.core.records import Conversation, Labelled, Message, Meta, Text, Tokens
 from tunewright.engine.batch import build_batch
-from tunewright.objectives.base import OBJECTIVES, Objective
+from tunewright.objectives.options.supervised import SftOptions
 from tunewright.objectives.sft import ContinuedPretraining, SupervisedFineTuning
+
+SFT = SupervisedFineTuning("sft", SftOptions())
 
 
 class Stub:
@@ -31,8 +33,9 @@ class Stub:
     ],
 )
 def test_three_worked_numbers(weights, probabilities, total, count):
-    out = SupervisedFineTuning().loss(Stub(*probabilities), build_batch([Tokens([7, 8, 9], weights)]))
-    assert float(out.total) == pytest.approx(total, rel=1e-6) and float(out.count) == count
+    batch = build_batch([Tokens([7, 8, 9], weights)])
+    out = SFT.loss(Stub(*probabilities), batch)
+    assert float(out.total) == pytest.approx(total, rel=1e-6) and float(SFT.count(batch)) == count
 
 
 class Recorder:
@@ -49,27 +52,17 @@ USER, ANSWER = Message("user", "hi"), Message("assistant", "yes")
 
 
 def test_sft_takes_conversations_and_class_labels():
-    sft = SupervisedFineTuning()
+    sft = SFT
     assert sft.encode(Conversation((USER, ANSWER)), Recorder())[0].ids == [1, 2]
     assert sft.encode(Labelled((USER,), "spam"), Recorder())[0].ids == [1, 2]
     with pytest.raises(ConfigError, match=r"a.jsonl:3 is a text row"):
         sft.encode(Text("x", Meta("a.jsonl", 3)), Recorder())
-    with pytest.raises(ConfigError, match="labelled row"):
+    with pytest.raises(ConfigError, match="is no text; use classify"):
         sft.encode(Labelled((USER,), True), Recorder())
 
 
 def test_text_takes_documents_only():
-    text = ContinuedPretraining()
+    text = ContinuedPretraining("text", SftOptions())
     assert text.encode(Text("abc"), Recorder())[0].ids == [2, 3]
     with pytest.raises(ConfigError, match="conversation row"):
         text.encode(Conversation((USER, ANSWER)), Recorder())
-
-
-def test_every_registered_objective_keeps_the_protocol():
-    for name in OBJECTIVES:
-        objective = OBJECTIVES[name]()
-        assert (
-            isinstance(objective, Objective)
-            and objective.accepts
-            and isinstance(objective.requires, frozenset)
-        )

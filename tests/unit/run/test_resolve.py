@@ -3,11 +3,10 @@
 import pytest
 import yaml
 
-from tunewright.core.config import settings_of
 from tunewright.core.errors import ConfigError
 from tunewright.core.paths import RunDir
-from tunewright.run.recipe import Recipe, parse_override
-from tunewright.run.resolve import read_recipe, resolve, value_at, write_recipe
+from tunewright.run.recipe import Recipe, parse_override, settings_in, value_at
+from tunewright.run.resolve import read_recipe, resolve, write_recipe
 
 
 def test_sources(tmp_path):
@@ -24,7 +23,7 @@ def test_sources(tmp_path):
         "adapt.method": "default",
     }
     assert {name: found.sources[name] for name in expected} == expected
-    assert found.sources.keys() == {name for name, _ in settings_of(Recipe)}
+    assert found.sources.keys() == {name for name, _ in settings_in(found.recipe)}
 
 
 def test_the_written_recipe_reads_back_whole(tmp_path):

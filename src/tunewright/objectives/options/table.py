@@ -39,4 +39,4 @@ def options_of(name: str, values: dict[str, Any]) -> Section:
 
     Raises ``ConfigError`` for an unknown objective or setting (with the nearest name) or a bad value.
     """
-    return build(OPTIONS[name], values, where=f"objective {name}")
+    return build(OPTIONS[name], values, where=name)

@@ -1,0 +1,53 @@
+"""Which rows are seen in which update, and how their sequences share micro-batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from tunewright.core.records import Tokens
+from tunewright.data.pack import MicroBatch, best_fit, fill_epoch
+
+
+class Planned(NamedTuple):
+    """One update: its rows, their size, and the epochs done after it."""
+
+    rows: tuple[int, ...]
+    size: int
+    epoch: float
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How rows become updates: passes over them, tokens per update, the seed of their order, a limit."""
+
+    epochs: int
+    tokens_per_step: int
+    seed: int = 0
+    max_steps: int | None = None
+
+
+def steps_in_order(sizes: Sequence[int], pace: Pace, updates: int = 1) -> list[Planned]:
+    """Every update of the run; a pure function of the sizes of the rows and of the settings.
+
+    Each group of rows stands ``updates`` times in a row.
+    """
+    plan: list[Planned] = []
+    for epoch in range(pace.epochs):
+        steps = fill_epoch(sizes, seed=pace.seed, epoch=epoch, tokens_per_step=pace.tokens_per_step)
+        for done, rows in enumerate(steps, start=1):
+            size = sum(sizes[row] for row in rows)
+            plan += [Planned(tuple(rows), size, round(epoch + done / len(steps), 4))] * updates
+        if pace.max_steps and len(plan) >= pace.max_steps:
+            return plan[: pace.max_steps]
+    return plan
+
+
+def micro_batches(sequences: Sequence[Tokens], micro_tokens: int) -> list[MicroBatch]:
+    """Indices of ``sequences`` that are computed together: one task each, packed best fit."""
+    tasks: dict[str, list[int]] = {}
+    for index, tokens in enumerate(sequences):
+        tasks.setdefault(tokens.task, []).append(index)
+    sizes = [tokens.size for tokens in sequences]
+    return [micro for indices in tasks.values() for micro in best_fit(indices, sizes, micro_tokens)]
