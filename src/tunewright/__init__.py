@@ -16,8 +16,8 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "Recipe": "tunewright.run.recipe",
     "Run": "tunewright.run.train",
-    "train": "tunewright.run.train",
-    "resume": "tunewright.run.train",
+    "train": "tunewright.run.methods",
+    "resume": "tunewright.run.methods",
     "evaluate": "tunewright.run.judge",
     "compare": "tunewright.run.judge",
     "check": "tunewright.data.check",

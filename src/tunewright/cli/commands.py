@@ -25,13 +25,13 @@ from tunewright.run import quickstart as bundled
 from tunewright.run.judge import Judging
 from tunewright.run.judge import compare as judge_compare
 from tunewright.run.judge import evaluate as judge_evaluate
+from tunewright.run.methods import resume as resume_run
+from tunewright.run.methods import train as train_run
 from tunewright.run.recipe import parse_override
 from tunewright.run.resolve import resolve
 from tunewright.run.session import Run
 from tunewright.run.store import read_result
-from tunewright.run.train import resume as resume_run
 from tunewright.run.train import settled
-from tunewright.run.train import train as train_run
 
 OPTION_OF = {"model.name": "--model", "data.train": "--data", "output.dir": "--out"}
 

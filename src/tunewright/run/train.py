@@ -34,13 +34,15 @@ from tunewright.run.rows import prepare_rows, stored_rows, suspicions
 from tunewright.run.session import Run, Session
 from tunewright.run.supply import Supply, supplied
 
-__all__ = ["Run", "resume", "settled", "train"]
+__all__ = ["PHASES", "Run", "resume", "settled", "train"]
+
+PHASES = "phases"  # earlier runs of a preset, which may stand in a run directory before it begins
 
 
 def train(recipe: Recipe | Resolved, observe: Observer = events.silent) -> Run:
     """Do the whole run; raises ``RunError`` if its directory already holds something."""
     resolved, run = settled(recipe)
-    if run.root.exists() and (not run.root.is_dir() or any(run.root.iterdir())):
+    if run.root.exists() and (not run.root.is_dir() or any(p.name != PHASES for p in run.root.iterdir())):
         raise RunError(
             f"{run.root} is not empty; go on with `tunewright resume {run.root}`, or choose another directory"
             " with --out or output.dir"

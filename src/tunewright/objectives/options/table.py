@@ -30,6 +30,7 @@ OPTIONS: Registry[type[Section]] = Registry(
         "ppo": f"{_HERE}.policy:PpoOptions",
         "distill": f"{_HERE}.distill:DistillOptions",
         "multi": f"{_HERE}.multi:MultiOptions",
+        "rlhf": f"{_HERE}.phases:RlhfOptions",
     },
 )
 
