@@ -8,11 +8,11 @@ from typing import Any
 
 import orjson
 
-from tunewright.core.records import Example, Labelled, Message, Meta, Preference, Text
+from tunewright.core.records import Example, Labelled, Message, Meta, Preference, Prompt, Ranking, Text
 
 
 def to_row(example: Example) -> dict[str, Any]:
-    """One example as a row of the format ``messages``, ``preference``, ``chat_label`` or ``text``."""
+    """One example as a row of its format: ``text``, ``chat_label``, ``preference`` … or ``messages``."""
     meta = {"meta": _meta(example.meta)}
     if isinstance(example, Text):
         return {"text": example.text, **meta}
@@ -21,7 +21,14 @@ def to_row(example: Example) -> dict[str, Any]:
     tools = {"tools": list(example.tools)} if example.tools else {}
     if isinstance(example, Preference):
         sides = {name: _turns(getattr(example, name)) for name in ("prompt", "chosen", "rejected")}
-        return {**sides, **tools, **meta}
+        margin = {} if example.margin is None else {"margin": example.margin}
+        return {**sides, **margin, **tools, **meta}
+    if isinstance(example, Ranking):
+        answers = [_turns(answer) for answer in example.answers]
+        scores = list(example.scores)
+        return {"prompt": _turns(example.prompt), "answers": answers, "scores": scores, **tools, **meta}
+    if isinstance(example, Prompt):
+        return {"prompt": _turns(example.messages), "fields": example.fields, **tools, **meta}
     return {"messages": _turns(example.messages), **tools, **meta}
 
 

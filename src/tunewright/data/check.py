@@ -10,49 +10,21 @@ Memory: a few numbers and hashes per row, never the rows. ``check_view.py`` turn
 from __future__ import annotations
 
 import dataclasses
-from array import array
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import orjson
-
-from tunewright.core.records import Example, Labelled, kind_of
-from tunewright.data.check_rules import ROW_RULES, answers_in, rules_met
-from tunewright.data.keys import (
-    Key,
-    answer_of,
-    look_alike_key,
-    normalise,
-    prompt_key,
-    question_key,
-    row_key,
-    texts_of,
-)
+from tunewright.data.check_tally import FileProfile, Finding, Tally
 from tunewright.data.load import FileFacts, Reader
 from tunewright.data.problems import Problem
-
-PLACES = 5
-QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """A suspicion: how many rows, where the first few stand, why it matters, and what to do."""
-
-    code: str
-    what: str
-    count: int
-    places: tuple[str, ...]
-    why: str
-    advice: str
 
 
 @dataclass(frozen=True, slots=True)
 class CheckReport:
-    """What ``check`` found. ``lengths``: the ``QUANTILES`` of words and characters of rows and answers."""
+    """What ``check`` found. ``lengths``: the ``QUANTILES`` of words and characters of rows and answers;
+    ``numbers``: those of labels that are numbers on a scale, of margins and of scores."""
 
     files: list[FileFacts]
     kinds: dict[str, int]
@@ -61,6 +33,7 @@ class CheckReport:
     problems: list[Problem]
     lengths: dict[str, dict[str, list[int]]]
     labels: dict[str, int]
+    numbers: dict[str, list[float]]
     findings: list[Finding]
 
     @property
@@ -87,11 +60,11 @@ def check(
     group: str | None = None,
 ) -> CheckReport:
     """Read files and report; raises ``DataError`` for a file that cannot be read or recognised at all."""
-    tally = _Tally()
+    tally = Tally()
     files, problems = [], []
     for path in paths:
         reader = Reader(path, columns=columns, format=format, group=group)
-        profile = _FileProfile()
+        profile = FileProfile()
         for item in reader:
             if isinstance(item, Problem):
                 problems.append(item)
@@ -108,184 +81,6 @@ def check(
         problems,
         tally.quantiles(),
         tally.labels_table(),
+        tally.number_quantiles(),
         tally.findings(),
     )
-
-
-@dataclass
-class _Hits:
-    """How many rows, and where the first ones stand."""
-
-    count: int = 0
-    places: list[str] = field(default_factory=list)
-
-    def add(self, place: str) -> None:
-        self.count += 1
-        if len(self.places) < PLACES:
-            self.places.append(place)
-
-
-@dataclass
-class _FileProfile:
-    """What can be judged only when the whole file was read: short answers, answers that should be JSON."""
-
-    words: array[int] = field(default_factory=lambda: array("I"))
-    one_word: _Hits = field(default_factory=_Hits)
-    json_answers: int = 0
-    not_json: _Hits = field(default_factory=_Hits)
-
-    def add(self, answer: str, place: str) -> None:
-        words = len(answer.split())
-        self.words.append(words)
-        if words <= 1:
-            self.one_word.add(place)
-        if _is_json(answer):
-            self.json_answers += 1
-        else:
-            self.not_json.add(place)
-
-    def report_to(self, tally: _Tally) -> None:
-        """Short answers count where the median is 10 words, broken JSON where 80 % of answers are JSON."""
-        if self.one_word.count and sorted(self.words)[(len(self.words) - 1) // 2] >= 10:
-            tally.hits["short_answer"].count += self.one_word.count
-            tally.hits["short_answer"].places += self.one_word.places
-        if self.not_json.count and self.json_answers > 0.8 * len(self.words):
-            tally.hits["broken_json_answer"].count += self.not_json.count
-            tally.hits["broken_json_answer"].places += self.not_json.places
-
-
-def _is_json(text: str) -> bool:
-    if not text.lstrip().startswith(("{", "[")):
-        return False
-    try:
-        orjson.loads(text)
-    except orjson.JSONDecodeError:
-        return False
-    return True
-
-
-@dataclass
-class _Tally:
-    """Everything that is counted over all rows of all files."""
-
-    kept: int = 0
-    kinds: Counter[str] = field(default_factory=Counter)
-    labels: Counter[str] = field(default_factory=Counter)
-    hits: dict[str, _Hits] = field(default_factory=lambda: defaultdict(_Hits))
-    _sizes: dict[str, array[int]] = field(default_factory=lambda: defaultdict(lambda: array("I")))
-    _rows: set[Key] = field(default_factory=set)
-    _alike: set[Key] = field(default_factory=set)
-    _answers: dict[Key, int] = field(default_factory=dict)
-    _prompts: dict[Key, str] = field(default_factory=dict)
-
-    def add(self, example: Example, source: str, profile: _FileProfile) -> None:
-        """Count one example of the file ``source``."""
-        place = example.meta.where()
-        self.kept += 1
-        self.kinds[kind_of(example)] += 1
-        texts, answers = list(texts_of(example)), answers_in(example)
-        self._measure("row", texts)
-        if answers:
-            self._measure("answer", answers)
-            profile.add(answers[-1], place)
-        if isinstance(example, Labelled):
-            many = example.label if isinstance(example.label, tuple) else (example.label,)
-            self.labels.update(str(label) for label in many)
-        for rule in rules_met(example):
-            self.hits[rule.code].add(place)
-        self._compare(example, source, place)
-
-    def _compare(self, example: Example, source: str, place: str) -> None:
-        """Duplicates, contradictions and prompts that stand in two files."""
-        row, question, prompt = row_key(example), question_key(example), prompt_key(example)
-        alike = look_alike_key(example)
-        if row in self._rows:
-            self.hits["duplicate"].add(place)
-        elif alike in self._alike:
-            self.hits["look_alike"].add(place)
-        self._rows.add(row)
-        self._alike.add(alike)
-        answer = hash(normalise(answer_of(example)))
-        if self._answers.setdefault(question, answer) != answer:
-            self.hits["contradiction"].add(place)
-        if self._prompts.setdefault(prompt, source) != source:
-            self.hits["contamination"].add(place)
-
-    def _measure(self, name: str, texts: list[str]) -> None:
-        self._sizes[f"{name} words"].append(sum(len(text.split()) for text in texts))
-        self._sizes[f"{name} characters"].append(sum(map(len, texts)))
-
-    def quantiles(self) -> dict[str, dict[str, list[int]]]:
-        """Quantiles (nearest rank) of the sizes of rows and of answers, in words and in characters."""
-        result: dict[str, dict[str, list[int]]] = defaultdict(dict)
-        for name, sizes in self._sizes.items():
-            what, unit = name.split()
-            ordered = sorted(sizes)
-            result[what][unit] = [ordered[round(q * (len(ordered) - 1))] for q in QUANTILES]
-        return dict(result)
-
-    def labels_table(self) -> dict[str, int]:
-        """Rows per label, the most frequent first."""
-        return dict(sorted(self.labels.items(), key=lambda item: (-item[1], item[0])))
-
-    def findings(self) -> list[Finding]:
-        """One ``Finding`` per trait that some row has, in the order of the tables."""
-        known = [(r.code, r.what, r.why, r.advice) for r in ROW_RULES]
-        found = [
-            Finding(code, what, self.hits[code].count, tuple(self.hits[code].places[:PLACES]), why, advice)
-            for code, what, why, advice in (*CROSS_ROW, *known)
-            if code in self.hits
-        ]
-        return found + self._balance()
-
-    def _balance(self) -> list[Finding]:
-        """A finding if the largest class has ten times the rows of the smallest, or a class has one row."""
-        classes = len(self.labels)
-        if not 2 <= classes <= max(2, self.kept // 2):
-            return []
-        sizes = sorted(self.labels.values())
-        if sizes[0] > 1 and sizes[-1] <= 10 * sizes[0]:
-            return []
-        what = f"{classes} labels with {sizes[0]} to {sizes[-1]} rows each"
-        why, advice = "Rare labels are learned badly and measured badly.", "Add rows of the rare labels."
-        return [Finding("label_imbalance", what, sum(n * 10 < sizes[-1] for n in sizes), (), why, advice)]
-
-
-CROSS_ROW = (
-    (
-        "contamination",
-        "prompts that also stand in an earlier one of the files",
-        "A test that was trained on proves nothing.",
-        "Prepare the files together; the rows are then kept out of train.",
-    ),
-    (
-        "duplicate",
-        "exact duplicates (white space aside)",
-        "They count double in training and leak across a split.",
-        "Nothing to do; preparing drops them.",
-    ),
-    (
-        "look_alike",
-        "rows that differ from another only in case, or in what stands beside the text",
-        "They may be one row written twice; preparing keeps both, on one side of the split.",
-        "Look at them; drop one where the difference means nothing.",
-    ),
-    (
-        "contradiction",
-        "prompts that were answered differently before",
-        "The model cannot learn both; measured quality is capped.",
-        "Keep one answer, or add what tells them apart to the prompt.",
-    ),
-    (
-        "short_answer",
-        "answers of one word, in a file whose answers are long",
-        "They may be cut off or misplaced.",
-        "Look at them.",
-    ),
-    (
-        "broken_json_answer",
-        "answers that do not parse, in a file whose answers are JSON",
-        "The model learns to write broken JSON.",
-        "Mend or drop them.",
-    ),
-)  # fmt: skip

@@ -7,10 +7,20 @@ only counted and located: no value is ever kept, shown or logged.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import chain
 
-from tunewright.core.records import Conversation, Example, Labelled, Preference, Text
+from tunewright.core.records import (
+    Conversation,
+    Example,
+    Labelled,
+    Message,
+    Preference,
+    Prompt,
+    Ranking,
+    Text,
+)
 from tunewright.data.keys import texts_of
 
 
@@ -27,17 +37,21 @@ class RowRule:
 
 
 def answers_in(example: Example) -> list[str]:
-    """Every text that a model would learn to write; none for labels."""
+    """Every text that a model would learn to write; none for labels and prompts."""
     if isinstance(example, Text):
         return [example.text]
+    return [m.content for m in _answering(example) if m.role == "assistant" and m.content]
+
+
+def _answering(example: Conversation | Preference | Ranking | Prompt | Labelled) -> Iterable[Message]:
+    """The turns among which a model's answers stand; none of a row that only asks, or that has a label."""
     if isinstance(example, Preference):
-        return [
-            m.content for m in (*example.chosen, *example.rejected) if m.role == "assistant" and m.content
-        ]
-    if isinstance(example, Labelled) and not isinstance(example.label, bool):
-        return []
-    assert isinstance(example, (Conversation, Labelled))
-    return [m.content for m in example.messages if m.role == "assistant" and m.content]
+        return (*example.chosen, *example.rejected)
+    if isinstance(example, Ranking):
+        return chain.from_iterable(example.answers)
+    if isinstance(example, Prompt) or (isinstance(example, Labelled) and not isinstance(example.label, bool)):
+        return ()
+    return example.messages
 
 
 def rules_met(example: Example) -> list[RowRule]:

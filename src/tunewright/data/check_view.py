@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tunewright.data.check import PLACES, CheckReport, Finding
+from tunewright.data.check import CheckReport
+from tunewright.data.check_tally import PLACES, Finding
 from tunewright.data.problems import RULES, Problem
 
 LABELS_SHOWN = 10
 
 
 def check_lines(report: CheckReport) -> Iterator[str]:
-    """The report from the whole to the detail: files, rejected and repaired rows, sizes, labels, findings."""
+    """The report from the whole to the detail: files, problems, sizes, labels, numbers, findings."""
     for file in report.files:
         yield f"{file.path}: {file.rows} rows, {file.container}, {file.format}"
     verdict = "usable" if report.usable else "not usable as it is"
@@ -19,6 +20,8 @@ def check_lines(report: CheckReport) -> Iterator[str]:
     yield from _problems(report.problems)
     yield from _sizes(report)
     yield from _labels(report.labels)
+    for what, (low, *middle, high) in report.numbers.items():
+        yield f"{what}: {low:g} to {high:g}, median {middle[2]:g}, 95 % up to {middle[4]:g}"
     for finding in report.findings:
         yield from _finding(finding)
 

@@ -17,7 +17,8 @@ from tunewright.data.strict import shown
 
 TARGETS = (
     *("prompt", "completion", "system", "input", "text", "label", "score"),
-    *("chosen", "rejected", "messages", "tools", "group", "id"),
+    *("chosen", "rejected", "margin", "chosen_score", "rejected_score", "messages"),
+    *("answers", "scores", "ranks", "fields", "tools", "group", "id"),
 )
 OPTIONAL = frozenset({"system", "input", "tools", "group", "id"})
 _HOLE = re.compile(r"\{\{|\}\}|\{([^{}]+)\}")
@@ -54,6 +55,11 @@ def columns_used(columns: Mapping[str, str]) -> frozenset[str]:
         holes = [m[1] for m in _HOLE.finditer(path) if m[1]] if "{" in path else [path]
         used |= {hole.strip().split(".")[0] for hole in holes} | {hole.strip() for hole in holes}
     return frozenset(used)
+
+
+def columns_renamed(columns: Mapping[str, str]) -> frozenset[str]:
+    """The keys of a row that a mapping gives another name, as a whole."""
+    return frozenset(path for path in columns.values() if "{" not in path)
 
 
 def lookup(row: Row, path: str) -> Any:

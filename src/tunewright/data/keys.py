@@ -10,9 +10,19 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable, Iterator
 from hashlib import blake2b
+from typing import Any
 
 from tunewright.core.hashing import canonical_json
-from tunewright.core.records import Conversation, Example, Labelled, Message, Preference, Text
+from tunewright.core.records import (
+    Conversation,
+    Example,
+    Labelled,
+    Message,
+    Preference,
+    Prompt,
+    Ranking,
+    Text,
+)
 
 Key = bytes
 
@@ -46,7 +56,7 @@ def turns_text(messages: Iterable[Message]) -> str:
 
 def prompt_of(example: Example) -> tuple[Message, ...]:
     """The turns that ask: all before the last answer; all of a labelled chat; none of a ``Text``."""
-    if isinstance(example, Preference):
+    if isinstance(example, (Preference, Ranking)):
         return example.prompt
     if isinstance(example, Text):
         return ()
@@ -57,13 +67,16 @@ def prompt_of(example: Example) -> tuple[Message, ...]:
 
 
 def answer_of(example: Example) -> str:
-    """What the row teaches for its prompt: the last answer, the label, or the chosen side of a pair."""
-    if isinstance(example, Text):
+    """What the row teaches for its prompt: the last answer, the label, the chosen side of a pair, or the
+    answers of a ranking from best to worst. Nothing for a ``Text`` or a ``Prompt``."""
+    if isinstance(example, (Text, Prompt)):
         return ""
     if isinstance(example, Preference):
         return "\n".join(turn_text(m) for m in example.chosen)
+    if isinstance(example, Ranking):
+        return "\x1e".join(_best_first(example))
     if isinstance(example, Labelled):
-        return canonical_json(example.label).decode()
+        return _json(example.label)
     return turn_text(example.messages[-1])
 
 
@@ -73,6 +86,8 @@ def texts_of(example: Example) -> Iterator[str]:
         yield example.text
     elif isinstance(example, Preference):
         yield from (m.content for m in (*example.prompt, *example.chosen, *example.rejected))
+    elif isinstance(example, Ranking):
+        yield from (m.content for turns in (example.prompt, *example.answers) for m in turns)
     else:
         yield from (m.content for m in example.messages)
 
@@ -84,10 +99,9 @@ def prompt_key(example: Example) -> Key:
 
 
 def question_key(example: Example) -> Key:
-    """Rows that share it should agree in ``answer_of``. For pairs and liked answers: prompt and answers."""
-    if isinstance(example, Preference):
-        sides = sorted((turns_text(example.chosen), turns_text(example.rejected)))
-        return _key("pair", turns_text(example.prompt), *sides)
+    """Rows that share it should agree in ``answer_of``. For rows that judge answers: prompt and answers."""
+    if isinstance(example, (Preference, Ranking)):
+        return _key("pair", turns_text(example.prompt), *sorted(map(turns_text, _judged(example))))
     if isinstance(example, Labelled):
         return _key("labelled", turns_text(example.messages))
     return prompt_key(example)
@@ -104,38 +118,60 @@ def earlier_prompt_keys(example: Example) -> list[Key]:
 
 def text_key(example: Example) -> Key:
     """Equal for rows with the same texts, whatever their labels and formats."""
-    if isinstance(example, Preference):
-        sides = sorted((turns_text(example.chosen), turns_text(example.rejected)))
-        return _key("text", turns_text(example.prompt), *sides)
+    if isinstance(example, (Preference, Ranking)):
+        return _key("text", turns_text(example.prompt), *sorted(map(turns_text, _judged(example))))
     return _key(
         "text", normalise(example.text) if isinstance(example, Text) else turns_text(example.messages)
     )
 
 
 def row_key(example: Example) -> Key:
-    """Equal for exact duplicates, white space aside: texts, labels, tools, and all that a message carries."""
+    """Equal for exact duplicates, white space aside: all that a message carries, labels, tools, margins,
+    fields. The answers of a ranking may stand in another order."""
     if isinstance(example, Text):
         return _key("row", respaced(example.text))
+    if isinstance(example, Preference):
+        sides = map(_whole_turns, (example.prompt, example.chosen, example.rejected))
+        return _key("row", *sides, _json([example.tools, example.margin]))
+    if isinstance(example, Ranking):
+        scored = zip(example.answers, example.scores, strict=True)
+        answers = sorted(_json([_whole_turns(answer), score]) for answer, score in scored)
+        return _key("row", _whole_turns(example.prompt), *answers, _json(example.tools))
+    if isinstance(example, Prompt):
+        return _key("row", _whole_turns(example.messages), _json([example.tools, example.fields]))
     rest = example.label if isinstance(example, Labelled) else example.tools
-    parts = (
-        (example.prompt, example.chosen, example.rejected)
-        if isinstance(example, Preference)
-        else (example.messages,)
-    )
-    return _key("row", *map(_whole_turns, parts), canonical_json(rest).decode())
+    return _key("row", _whole_turns(example.messages), _json(rest))
 
 
 def look_alike_key(example: Example) -> Key:
     """Equal for rows whose texts and label are equal but for case, compatible characters and white space."""
     if isinstance(example, Preference):
         return _key("alike", *map(turns_text, (example.prompt, example.chosen, example.rejected)))
-    label = canonical_json(example.label).decode() if isinstance(example, Labelled) else ""
+    if isinstance(example, Ranking):
+        return _key("alike", turns_text(example.prompt), *_best_first(example))
+    label = _json(example.label) if isinstance(example, Labelled) else ""
     return _key("alike", text_key(example).hex(), normalise(label))
+
+
+def _judged(example: Preference | Ranking) -> tuple[tuple[Message, ...], ...]:
+    return example.answers if isinstance(example, Ranking) else (example.chosen, example.rejected)
+
+
+def _best_first(example: Ranking) -> list[str]:
+    """The answers in falling order of their scores; those that tie as one text, in alphabetical order."""
+    texts = list(map(turns_text, example.answers))
+    levels = sorted(set(example.scores), reverse=True)
+    ties = ([t for t, s in zip(texts, example.scores, strict=True) if s == level] for level in levels)
+    return ["\x1d".join(sorted(tie)) for tie in ties]
+
+
+def _json(value: Any) -> str:
+    return canonical_json(value).decode()
 
 
 def _whole_turns(messages: Iterable[Message]) -> str:
     turns = [[m.role, respaced(m.content), m.weight, m.extra] for m in messages]
-    return canonical_json(turns).decode()
+    return _json(turns)
 
 
 def group_key(example: Example) -> Key | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -22,29 +22,84 @@ class Limit:
     length: int | None = None
     over_long: OverLong = "cut"
 
+    def with_short(self, tokens: Tokens, spare: Sequence[bool]) -> Tokens:
+        """``tokens`` with ``spare`` branches cut to the room that the prompt leaves, whatever the rule."""
+        if self.length is None or self.length <= len(tokens.ids):
+            return tokens
+        room = self.length - len(tokens.ids)
+        branches = [
+            replace(_cut(branch, room), extras=branch.extras) if cut else branch
+            for branch, cut in zip(tokens.branches, spare, strict=True)
+        ]
+        return replace(tokens, branches=tuple(branches))
+
     def apply(self, tokens: Tokens) -> list[Tokens]:
-        """``tokens`` in a list, cut or left out.
+        """``tokens`` in a list, cut or left out. With branches, what counts is the prompt with the longest.
 
         A cut is recorded in ``extras["cut_tokens"]``, and in ``extras["cut_answer"]`` if it went through an
-        answer that is trained, which then has no end of turn left to learn.
+        answer that is trained, which then has no end of turn left to learn. Branches are cut at their ends.
+        If that leaves one without a token to learn, or makes two alike, all are left out: nothing remains to
+        compare.
         """
-        if self.length is None or len(tokens.ids) <= self.length:
+        if self.length is None or longest(tokens) <= self.length:
             return [tokens]
         if self.over_long == "error":
             raise RenderError(
-                f"{len(tokens.ids)} tokens, more than the limit of {self.length}; raise max_length, shorten "
+                f"{longest(tokens)} tokens, more than the limit of {self.length}; raise max_length, shorten "
                 "the row or set over_long to cut or drop"
             )
         if self.over_long == "drop":
             return []
-        spans = tuple(
-            Span(s.role, s.start, min(s.end, self.length)) for s in tokens.spans if s.start < self.length
-        )
-        extras = {**tokens.extras, "cut_tokens": float(len(tokens.ids) - self.length)}
-        if _inside_answer(tokens, self.length):
-            extras["cut_answer"] = 1.0
-        ids, weights = tokens.ids[: self.length], tokens.weights[: self.length]
-        return [replace(tokens, ids=ids, weights=weights, spans=spans, extras=extras)]
+        return _cut_branches(tokens, self.length) if tokens.branches else [_cut(tokens, self.length)]
+
+
+def longest(tokens: Tokens) -> int:
+    """Tokens that one path through ``tokens`` has at most: its own ids and those of the longest branch."""
+    return len(tokens.ids) + max((len(b.ids) for b in tokens.branches), default=0)
+
+
+def _cut(tokens: Tokens, length: int) -> Tokens:
+    """The first ``length`` tokens, with a record of what is missing."""
+    if len(tokens.ids) <= length:
+        return tokens
+    spans = tuple(Span(s.role, s.start, min(s.end, length)) for s in tokens.spans if s.start < length)
+    extras = {**tokens.extras, "cut_tokens": float(len(tokens.ids) - length)}
+    if _inside_answer(tokens, length):
+        extras["cut_answer"] = 1.0
+    tracks = {name: values[:length] for name, values in tokens.tracks.items()}
+    ids, weights = tokens.ids[:length], tokens.weights[:length]
+    return replace(tokens, ids=ids, weights=weights, spans=spans, extras=extras, tracks=tracks)
+
+
+def _cut_branches(tokens: Tokens, length: int) -> list[Tokens]:
+    """Branches cut to the room that the prompt leaves; the record of it stands at the prompt."""
+    room = max(length - len(tokens.ids), 0)
+    cut = [_cut(branch, room) for branch in tokens.branches]
+    if not all(any(branch.weights) for branch in cut) or _distinct(cut) < _distinct(tokens.branches):
+        return []
+    extras = {**tokens.extras, "cut_tokens": sum(b.extras.get("cut_tokens", 0.0) for b in cut)}
+    if any("cut_answer" in b.extras for b in cut):
+        extras["cut_answer"] = 1.0
+    whole = zip(cut, tokens.branches, strict=True)
+    branches = tuple(replace(b, extras=before.extras) for b, before in whole)
+    return [replace(tokens, branches=tokens.branches, extras=extras)]
+
+
+def chunked(ids: list[int], weights: list[float], length: int) -> list[Tokens]:
+    """``ids`` in pieces of at most ``length``, each beginning with the last token of the one before it.
+
+    That token is context: the first token of a sequence is never predicted.
+    """
+    chunks = []
+    for start in range(0, max(len(ids) - 1, 1), max(length - 1, 1)):
+        piece, learnt = ids[start : start + length], weights[start : start + length]
+        learnt[:1] = [0.0] * len(learnt[:1])
+        chunks.append(Tokens(piece, learnt, (Span("text", 0, len(piece)),)))
+    return chunks
+
+
+def _distinct(branches: Iterable[Tokens]) -> int:
+    return len({tuple(branch.ids) for branch in branches})
 
 
 def _inside_answer(tokens: Tokens, length: int) -> bool:
@@ -78,7 +133,7 @@ class Tally:
 def tally(tokens: Iterable[Tokens], max_length: int | None = None) -> Tally:
     """Count what rendering made of the data."""
     rows = list(tokens)
-    too_long = [t for t in rows if "cut_tokens" in t.extras or (max_length and len(t.ids) > max_length)]
+    too_long = [t for t in rows if "cut_tokens" in t.extras or (max_length and longest(t) > max_length)]
     return Tally(
         rows=len(rows),
         truncated=len(too_long),

@@ -15,15 +15,23 @@ from typing import Any
 from tunewright.core.errors import DataError
 from tunewright.core.hashing import file_digest
 from tunewright.core.records import Example, Meta
-from tunewright.data.columns import MISSING, column_map, columns_used, kind, lookup, paths_of
-from tunewright.data.container import Container, container_of, opened
-from tunewright.data.json_rows import json_rows
+from tunewright.data.columns import (
+    MISSING,
+    column_map,
+    columns_renamed,
+    columns_used,
+    kind,
+    lookup,
+    paths_of,
+)
+from tunewright.data.container import Container, container_of
 from tunewright.data.messages import Repairs
+from tunewright.data.origin import is_own_meta, name_of
 from tunewright.data.problems import BadRow, Problem, problem
-from tunewright.data.rows import Notes, Raw, jsonl_rows, text_rows
-from tunewright.data.schema import Format, build, format_named, format_of
+from tunewright.data.raw_rows import raw_rows
+from tunewright.data.rows import Notes, Raw
+from tunewright.data.schema import Format, advice, build, format_named, format_of
 from tunewright.data.strict import shown
-from tunewright.data.table_rows import csv_rows, parquet_rows
 
 HEAD_ROWS = 20
 Item = Example | Problem
@@ -119,7 +127,7 @@ class Reader:
     def __iter__(self) -> Iterator[Item]:
         path = Path(self.path)
         self._container = container_of(path)
-        raws = _raw_rows(path, self._container, self._notes)
+        raws = raw_rows(path, self._container, self._notes)
         head = self._recognise(raws)
         for raw in chain(head, raws):
             yield from self._read(raw)
@@ -148,8 +156,7 @@ class Reader:
         if self.known is None and mapped:
             keys = ", ".join(shown(key) for key in list(mapped[0])[:12])
             raise DataError(
-                f"{self.source}:{head[0].line}: no known format has the keys {keys}; map them with columns, "
-                'for example {"prompt": "…", "completion": "…"}'
+                f"{self.source}:{head[0].line}: no known format has the keys {keys}; {advice(mapped[0])}"
             )
         return head
 
@@ -183,27 +190,57 @@ class Reader:
         mapped = self._map(row) if self._map else row
         if self.known is None:
             raise BadRow("missing_column", "no row at the start of the file has the mapped columns")
-        example = build(self.known, mapped, self._meta(row, mapped, raw.line), repairs)
+        meta = self._meta(row, mapped, raw.line)
+        example = build(self.known, self._whole(row, mapped), meta, repairs)
+        self._note_unused(row, raw.line)
+        return example
+
+    def _keeps_rest(self) -> bool:
+        """Whether the columns that the format does not read are kept, unless a mapping says which."""
+        return self.known is not None and self.known.keeps_rest and "fields" not in (self.columns or {})
+
+    def _whole(self, row: dict[str, Any], mapped: dict[str, Any]) -> dict[str, Any]:
+        """What the format reads: of a format that keeps the rest, all columns but what is known already."""
+        if self.known is None or not self.known.keeps_rest:
+            return mapped
+        gone = {"meta"} if is_own_meta(row.get("meta")) else set()
+        if not self._map:
+            return {key: value for key, value in row.items() if key not in gone}
+        mapped = {key: value for key, value in mapped.items() if key != "group"}
+        if not self._keeps_rest():
+            return mapped
+        gone |= {"id", *columns_renamed(self.columns or {})}
+        return {**mapped, "fields": {key: value for key, value in row.items() if key not in gone}}
+
+    def _note_unused(self, row: dict[str, Any], line: int) -> None:
+        """Count the columns that neither the format nor the mapping reads."""
+        assert self.known is not None
+        if self._keeps_rest():
+            return
         known = self._used if self._map else self.known.known
         if not row.keys() <= known:
             for key in row.keys() - known - self._used - {"id", "meta"}:
-                self._notes.ignore(key, raw.line)
-        return example
+                self._notes.ignore(key, line)
 
     def _meta(self, row: dict[str, Any], mapped: dict[str, Any], line: int) -> Meta:
         """Source and line; from the row's own ``meta`` if it is one that preparing wrote."""
         given = row.get("meta")
-        if isinstance(given, dict) and _is_own_meta(given):
+        if is_own_meta(given):
+            source, number, id_ = given["source"], given["line"], given.get("id")
             group = given.get("group") if self.group is None else self._group(row, line)
-            return Meta(given["source"], given["line"], _name(given.get("id"), "id"), _name(group, "group"))
-        if given is not None:
-            self._notes.ignore("meta", line)
-        group = None
+        else:
+            source, number, id_ = self.source, line, mapped.get("id", row.get("id"))
+            group = self._given_group(row, mapped, line)
+            if given is not None and not self._keeps_rest():
+                self._notes.ignore("meta", line)
+        return Meta(source, number, name_of(id_, "id"), name_of(group, "group"))
+
+    def _given_group(self, row: dict[str, Any], mapped: dict[str, Any], line: int) -> Any:
         if self.group is not None:
-            group = self._group(row, line)
-        elif self._map and "group" in (self.columns or {}):
-            group = self._counted(mapped.get("group"), line)
-        return Meta(self.source, line, _name(mapped.get("id", row.get("id")), "id"), _name(group, "group"))
+            return self._group(row, line)
+        if self._map and "group" in (self.columns or {}):
+            return self._counted(mapped.get("group"), line)
+        return None
 
     def _group(self, row: dict[str, Any], line: int) -> Any:
         value = lookup(row, self.group or "")
@@ -224,30 +261,3 @@ class Reader:
             counts = ", ".join(f"{shown(key)} ({n})" for key, (_, n) in sorted(self._notes.ignored.items()))
             line = min(line for line, _ in self._notes.ignored.values())
             yield problem(self.source, line, "ignored_keys", f"not used, with the number of rows: {counts}")
-
-
-def _raw_rows(path: Path, container: Container, notes: Notes) -> Iterator[Raw]:
-    """The rows of a file in order; a row that cannot be read is a ``Raw`` whose value is a ``BadRow``."""
-    if container == "parquet":
-        yield from parquet_rows(path)
-        return
-    with opened(path) as stream:
-        if container == "csv":
-            yield from csv_rows(stream, notes, path)
-        else:
-            readers = {"jsonl": jsonl_rows, "json": json_rows, "text": text_rows}
-            yield from readers[container](stream, notes)
-
-
-def _is_own_meta(given: dict[str, Any]) -> bool:
-    known = {"source", "line"} <= given.keys() <= {"source", "line", "id", "group"}
-    return known and isinstance(given["source"], str) and type(given["line"]) is int
-
-
-def _name(value: Any, key: str) -> str | None:
-    """An id or a group as text."""
-    if value is None or isinstance(value, str):
-        return value or None
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise BadRow("wrong_type", f"{key} is {kind(value)}, not a text or a number")
-    return str(value)

@@ -165,6 +165,23 @@ def _json(text: str, what: str) -> Any:
     return value
 
 
+def holds_answer(raw: Any) -> bool:
+    """True if a raw list of turns has one of the assistant."""
+    return any(role in CALLS or ALIASES.get(role) == "assistant" for role in _raw_roles(raw))
+
+
+def asks_only(raw: Any) -> bool:
+    """True if a raw list of turns ends in a user or tool turn and has none of the assistant."""
+    roles = _raw_roles(raw)
+    return bool(roles) and ALIASES.get(roles[-1]) in ("user", "tool") and not holds_answer(raw)
+
+
+def _raw_roles(raw: Any) -> list[str]:
+    turns = raw if isinstance(raw, list) else []
+    roles = (turn.get("role", turn.get("from")) if isinstance(turn, dict) else None for turn in turns)
+    return [role if isinstance(role, str) else "" for role in roles]
+
+
 def ending_in_answer(turns: tuple[Message, ...], repairs: Repairs) -> tuple[Message, ...]:
     """``turns`` up to the last assistant turn; raises ``BadRow`` if there is none."""
     if turns[-1].role == "assistant":

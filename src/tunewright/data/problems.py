@@ -72,12 +72,16 @@ RULES: dict[str, Rule] = {
     "empty_system": Rule("repaired", "an empty system turn", "Nothing to do; the turn was left out."),
     "merged_turns": Rule("repaired", "turns of one role in a row", "Nothing to do; joined by a blank line."),
     "cut_after_answer": Rule("repaired", "turns after the last answer", "Nothing to do; they were left out."),
-    "no_answer": Rule("rejected", "a conversation without an assistant turn", "Add an answer."),
+    "no_answer": Rule("rejected", "a conversation without an assistant turn", "Add one, or format: prompt."),
     "bad_tool_call": Rule("rejected", "an invalid tool call or tool list", "Give a name and JSON arguments."),
     # prompts and answers
     "prompt_answered": Rule("rejected", "a prompt that ends in an answer", "End the prompt in a user turn."),
     "no_shared_prompt": Rule("rejected", "chosen and rejected that share no prompt", "Add a prompt column."),
-    "same_answers": Rule("rejected", "chosen equal to rejected", "Drop the pair; it teaches nothing."),
+    "no_question": Rule("rejected", "a prompt that asks nothing", "End the prompt in a user turn."),
+    "equal_answers": Rule("rejected", "two equal answers in one row", "Drop one, or the row."),
+    "few_answers": Rule("rejected", "a ranking of fewer than two answers", "Add answers or drop the row."),
+    "bad_margin": Rule("rejected", "a margin that does not favour chosen", "Mend or drop it."),
+    "bad_scores": Rule("rejected", "scores that do not rank the answers", "Give each answer its number."),
     # preparation
     "duplicate": Rule("rejected", "the same row again", "Nothing to do; the first was kept."),
     "in_test": Rule("rejected", "a question of the test data", "Nothing to do; kept there."),

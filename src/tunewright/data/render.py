@@ -6,7 +6,8 @@
 
 Three promises, each held by a property test over several templates and tokenizers:
 
-- a trained sequence begins with exactly ``prompt(messages before the answer)``;
+- a trained sequence begins with exactly ``prompt(messages before the answer)``, and so do answers that are
+  branches of one prompt;
 - the end-of-turn token is trained after every trained answer, and nothing after it is;
 - text from data never becomes a control token.
 """
@@ -25,18 +26,19 @@ from tunewright.core.records import (
     Labelled,
     Message,
     Meta,
-    Span,
     Text,
     Tokens,
     kind_of,
 )
 from tunewright.data.assemble import assemble, pieces_of
+from tunewright.data.branches import choices_of, grown
 from tunewright.data.controls import Veil
 from tunewright.data.encode import Encoded, Encoder, Piece
-from tunewright.data.lengths import Limit, OverLong
+from tunewright.data.lengths import Limit, OverLong, chunked
+from tunewright.data.notes import DATE_NOTE, unseen
 from tunewright.data.roles import fit_roles
 from tunewright.data.template import ChatTemplate, controls_of
-from tunewright.data.turns import Draft, Ending, Script, Stage, name_of, weights_of
+from tunewright.data.turns import Draft, Ending, Script, Stage, weights_of
 
 TrainOn = Literal["assistant", "last", "all", "message"]
 
@@ -79,9 +81,7 @@ class Renderer:
         self._opening = self._encoder.opening()
         self._ending = self._find_ending()
         if "strftime_now" in written and "date_string" not in (options or {}):
-            self._note(
-                "the chat template writes today's date; prompts of another day differ from those trained on"
-            )
+            self._note(DATE_NOTE)
 
     @property
     def notes(self) -> list[str]:
@@ -113,7 +113,13 @@ class Renderer:
 
     def conversations(self, examples: Iterable[Example]) -> list[list[Tokens]]:
         """``conversation`` for many examples, with one call of the tokenizer."""
-        examples = list(examples)
+        return [
+            [kept for tokens in found for kept in self.limited(tokens)]
+            for found in self._rendered(list(examples))
+        ]
+
+    def _rendered(self, examples: Sequence[Example]) -> list[list[Tokens]]:
+        """The sequences of each example in full length."""
         planned: list[tuple[int, Draft, Veil]] = []
         for row, example in enumerate(examples):
             with _located(example.meta):
@@ -127,15 +133,52 @@ class Renderer:
             tokens = assemble(draft, parts, float(self.train_on == "all"), examples[row].meta)
             if veil.hits and not results[row]:  # counted once per row, however many sequences it gives
                 tokens.extras["control_hits"] = float(veil.hits)
-            results[row] += self._limited(tokens)
+            results[row].append(tokens)
         return results
 
     def prompt(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] = ()) -> list[int]:
         """The ids from which the model writes its next answer, the same as in training."""
-        script = self._script(messages, tools)
-        draft = self._stage().prompt(script)
-        parts = self._encoder.encode(pieces_of(draft, script.veil, self.controls))
-        return [token for part in parts for token in part.ids]
+        return self._prompt(messages, tools)[0]
+
+    def branches(self, example: Example) -> list[Tokens]:
+        """The prompt of a preference, a ranking or a liked answer, with its answers as branches, in order.
+
+        ``ids`` is exactly ``prompt(…)``, with weights 0; a branch is what ``conversation`` writes after it,
+        with weights on the assistant's turns, end of turn included. Empty where ``over_long`` leaves the row
+        out. Raises ``RenderError`` with file and line, see ``data.branches``.
+        """
+        with _located(example.meta):
+            choices = choices_of(example)
+            chats = choices.chats(self.train_on)
+        rendered = self._rendered(chats)
+        with _located(example.meta):
+            prompt, hits = self._prompt(choices.prompt, choices.tools)
+            tokens = grown(prompt, rendered, choices)
+        in_answers = [found[0].extras.get("control_hits", 0.0) - hits for found in rendered]
+        if total := hits + sum(in_answers):
+            tokens.extras["control_hits"] = total
+        return self.limited(self._limit.with_short(tokens, choices.spare))
+
+    def reading(self, messages: Sequence[Message]) -> list[int]:
+        """The ids of a text or chat that is judged as a whole, in full length (see ``limited``).
+
+        One user turn is a plain text: what the tokenizer puts before a document, then the text. It gets no
+        end of text, so that the last token is one of the text whether or not it was cut. Anything else is
+        what ``prompt`` gives. Raises ``RenderError`` for a text without tokens.
+        """
+        if [m.role for m in messages] != ["user"]:
+            return self.prompt(messages)
+        body = self.plain_ids(messages[0].content)
+        if not body:
+            raise RenderError("a text without characters cannot be judged; fill it or remove the row")
+        return [*self._opening, *body]
+
+    def limited(self, tokens: Tokens) -> list[Tokens]:
+        """``tokens`` within ``max_length``, by the rule for over-long sequences; empty if left out."""
+        with _located(tokens.meta):
+            kept = self._limit.apply(tokens)
+        self.dropped += not kept
+        return kept
 
     def document(self, text: str) -> list[int]:
         """A whole document: what the tokenizer puts before a text (bos or nothing), the text, end of text."""
@@ -155,11 +198,7 @@ class Renderer:
         ids = self._document(text, veil)
         size = max_length or self.max_length or len(ids)
         weights = [0.0] * len(self._opening) + [1.0] * (len(ids) - len(self._opening))
-        chunks = []
-        for start in range(0, max(len(ids) - 1, 1), max(size - 1, 1)):
-            piece, learnt = ids[start : start + size], weights[start : start + size]
-            learnt[:1] = [0.0] * len(learnt[:1])
-            chunks.append(Tokens(piece, learnt, (Span("text", 0, len(piece)),)))
+        chunks = chunked(ids, weights, size)
         if veil.hits:
             chunks[0].extras["control_hits"] = float(veil.hits)
         return chunks
@@ -193,6 +232,13 @@ class Renderer:
             (self._token_text(token), weight, role)
             for token, weight, role in zip(tokens.ids, tokens.weights, roles, strict=True)
         ]
+
+    def _prompt(self, messages: Sequence[Message], tools: Sequence[Any]) -> tuple[list[int], int]:
+        """The ids of a prompt, and how many control strings its data holds."""
+        script = self._script(messages, tools)
+        draft = self._stage().prompt(script)
+        parts = self._encoder.encode(pieces_of(draft, script.veil, self.controls))
+        return [token for part in parts for token in part.ids], script.veil.hits
 
     def _document(self, text: str, veil: Veil) -> list[int]:
         [body] = self._encoder.encode([Piece(veil.cover(text), veil, "nothing")])
@@ -235,18 +281,9 @@ class Renderer:
     def _drafts(self, script: Script) -> list[Draft]:
         stage = self._stage()
         drafts = [stage.whole(script)] if self.train_on == "all" else stage.drafts(script)
-        self._note_ignored(script, drafts[-1].text)
+        for note in unseen(script, drafts[-1].text):
+            self._note(note)
         return drafts
-
-    def _note_ignored(self, script: Script, text: str) -> None:
-        """Say which parts of a conversation the template does not write."""
-        if any(name_of(tool) not in text for tool in script.tools):
-            self._note(
-                "the chat template does not write the tools of a conversation; the model will not see them"
-            )
-        thoughts = [str(m.get("reasoning_content") or "").strip() for m in script.messages[-1:]]
-        if any(thought not in text for thought in thoughts):
-            self._note("the chat template does not write reasoning_content; it is not trained")
 
     def _encode_rows(self, pieces: list[list[Piece]], rows: Sequence[Example]) -> list[Encoded]:
         """Encode all pieces in one call; an error is traced to its row."""
@@ -257,12 +294,6 @@ class Renderer:
                 with _located(example.meta):
                     self._encoder.encode(group)
             raise
-
-    def _limited(self, tokens: Tokens) -> list[Tokens]:
-        with _located(tokens.meta):
-            kept = self._limit.apply(tokens)
-        self.dropped += not kept
-        return kept
 
     def _token_text(self, token: int) -> str:
         text = self._tokenizer.decode([token], skip_special_tokens=False)

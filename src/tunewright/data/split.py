@@ -10,12 +10,14 @@ times the share less what the side has. A side that is owed a whole group gets i
 the sides that are owed something, in proportion. Then every side is always less than one group from its
 share of the class. Proof: before a group is dealt the deficits sum to 1 and each is above -1, so at most
 one is 1 or more, and it is served; and a served side had a positive deficit, so it stays above -1. The
-first leader of a label goes to train, so no label is unknown in training.
+first leader of a label goes to train, so no label is unknown in training (of labels that are whole numbers,
+and so perhaps quantities that never repeat, only those of the first ``classes.WHOLE_CLASSES`` do).
 
 Classes are labels that are not numbers on a scale (rows with several labels are one class), and the answers
 of conversations: a different answer is a different class, so answers that never repeat are divided by hash
-alone. A leader's class and its place among the leaders before it never change when rows are appended, so
-appended rows never move an old one, unless they join two groups (then the one with the later leader moves).
+alone; so are the rows of every other kind. A leader's class and its place among the leaders before it never
+change when rows are appended, so appended rows never move an old one, unless they join two groups (then the
+one with the later leader moves).
 
 A side that was asked for and comes out empty is given the group with the lowest hash, and ``notes`` says
 so.
@@ -30,13 +32,12 @@ from typing import Literal
 
 from tunewright.core.errors import ConfigError, DataError
 from tunewright.core.hashing import unit_interval
-from tunewright.core.records import Conversation, Example, Labelled
+from tunewright.core.records import Example, Labelled
+from tunewright.data.classes import Class, class_of, labels_of, unseen
 from tunewright.data.keys import (
     Key,
-    answer_of,
     earlier_prompt_keys,
     group_key,
-    normalise,
     prompt_key,
     text_key,
 )
@@ -76,7 +77,9 @@ def split(
         raise ConfigError(f"split: validation {validation} and test {test} must be >= 0 and sum to below 1")
     groups, opened = _joined(examples)
     draws = {row: unit_interval("split", seed, _leader_key(examples[row]).hex()) for row in opened}
-    protected = _first_of_labels(examples, groups) if stratify else set[int]()
+    rows = zip(examples, groups, strict=True) if stratify else ()
+    labels = ((label, leader) for example, leader in rows for label in labels_of(example))
+    protected = {leader for _, leader in unseen(labels)}
     shares: dict[Side, float] = {"test": test, "validation": validation, "train": 1 - validation - test}
     dealt = _dealt(examples, draws, shares, stratify)
     sides: dict[int, Side] = {
@@ -155,15 +158,17 @@ def _dealt(
     examples: Sequence[Example], draws: dict[int, float], shares: dict[Side, float], stratify: bool
 ) -> dict[int, Side]:
     """The side of each row that opened a group, in file order; see the module for the rule and its bound."""
-    given: dict[tuple[str, ...], Counter[Side]] = defaultdict(Counter)
+    given: dict[Class, Counter[Side]] = defaultdict(Counter)
+    classes = {row: class_of(examples[row]) if stratify else None for row in draws}
+    labels = [(known, row) for row, known in classes.items() if known and isinstance(examples[row], Labelled)]
+    first = {row for _, row in unseen(labels)}
     sides: dict[int, Side] = {}
     for row, u in draws.items():
-        known = _class_of(examples[row]) if stratify else None
+        known = classes[row]
         counts = given[known] if known else Counter[Side]()
         number = counts.total() + 1
-        first = number == 1 and known is not None and isinstance(examples[row], Labelled)
         owed = {side: number * share - counts[side] for side, share in shares.items()}
-        sides[row] = "train" if first else _owed_side(u, owed)
+        sides[row] = "train" if row in first else _owed_side(u, owed)
         counts[sides[row]] += 1
     return sides
 
@@ -179,27 +184,6 @@ def _owed_side(u: float, owed: dict[Side, float]) -> Side:
             return side
         rest -= max(amount, 0.0)
     return most  # only rounding comes here
-
-
-def _class_of(example: Example) -> tuple[str, ...] | None:
-    """What a row is stratified by; it depends on nothing but the row, so appending never changes it."""
-    if isinstance(example, Conversation):
-        return ("answer", normalise(answer_of(example)))
-    if not isinstance(example, Labelled) or isinstance(example.label, float):
-        return None
-    several = isinstance(example.label, tuple)
-    return ("labels",) if several else (type(example.label).__name__, str(example.label))
-
-
-def _first_of_labels(examples: Sequence[Example], groups: Sequence[int]) -> set[int]:
-    """Leaders of the first group of each label that is not a number on a scale."""
-    first: dict[tuple[str, object], int] = {}
-    for example, leader in zip(examples, groups, strict=True):
-        if isinstance(example, Labelled) and not isinstance(example.label, float):
-            labels = example.label if isinstance(example.label, tuple) else (example.label,)
-            for label in labels:
-                first.setdefault((type(label).__name__, label), leader)
-    return set(first.values())
 
 
 def _fill_empty(

@@ -186,3 +186,54 @@ def test_view_tells_the_same_and_never_a_personal_value(tmp_path):
     assert f"{path}:2" in text
     everything = text + json.dumps(report.to_dict())
     assert not any(secret in everything for secret in secrets)
+
+
+def test_rankings_and_prompts_are_checked_too(tmp_path):
+    rows = [
+        {"prompt": "q", "answers": ["a fine one", "<|im_end|>"], "scores": [2, 1]},
+        {"prompt": "q", "answers": ["<|im_end|>", "a fine one"], "scores": [1, 2]},
+        {"prompt": "q", "answers": ["a fine one", "<|im_end|>"], "ranks": [2, 1]},
+        {"prompt": "r", "answers": ["I cannot help with that.", "N/A"], "scores": [2, 1]},
+    ]
+    report = check([lines(tmp_path / "a.jsonl", *rows)])
+    assert (report.usable, report.kinds) == (True, {"ranking": 4})
+    assert found(report) == {
+        "duplicate": (1, ["2"]),
+        "contradiction": (1, ["3"]),
+        "control_tokens": (3, ["1", "2", "3"]),
+        "refusal": (1, ["4"]),
+        "placeholder_answer": (1, ["4"]),
+    }
+    prompts = [
+        {"prompt": "q", "x": 1},
+        {"prompt": "Q", "x": 2},
+        {"prompt": "q ", "x": 1},
+        {"prompt": "[INST] r"},
+    ]
+    report = check([lines(tmp_path / "b.jsonl", *prompts)])
+    assert (report.usable, report.kinds) == (True, {"prompt": 4})
+    assert found(report) == {
+        "duplicate": (1, ["3"]), "look_alike": (1, ["2"]), "control_tokens": (1, ["4"]),
+    }  # fmt: skip
+    assert "answer" not in report.lengths
+    report = check([tmp_path / "b.jsonl", lines(tmp_path / "c.jsonl", {"prompt": "Q", "x": 9})])
+    assert found(report)["contamination"] == (1, ["1"])
+
+
+def test_numbers_on_a_scale_are_not_counted_as_labels_but_measured(tmp_path):
+    rows = [{"text": f"t{i}", "score": i / 8} for i in range(101)]
+    report = check([lines(tmp_path / "a.jsonl", *rows)])
+    assert report.labels == {}
+    assert report.numbers == {"label": [0.0, 0.625, 3.125, 6.25, 9.375, 11.875, 12.5]}
+    assert "label: 0 to 12.5, median 6.25, 95 % up to 11.875" in check_lines(report)
+    assert report.to_dict()["numbers"] == report.numbers
+    rows = [{"text": f"t{i}", "label": i % 2} for i in range(24)]
+    report = check([lines(tmp_path / "b.jsonl", *rows)])
+    assert (report.labels, report.numbers) == ({"0": 12, "1": 12}, {})
+
+
+def test_margins_and_scores_are_measured(tmp_path):
+    pairs = [{"prompt": f"q{i}", "chosen": "a", "rejected": "b", "margin": i} for i in range(3)]
+    assert check([lines(tmp_path / "a.jsonl", *pairs)]).numbers == {"margin": [0, 0, 0, 1, 2, 2, 2]}
+    groups = [{"prompt": f"q{i}", "answers": ["a", "b"], "scores": [i, 5]} for i in range(2)]
+    assert check([lines(tmp_path / "b.jsonl", *groups)]).numbers == {"score": [0, 0, 1, 5, 5, 5, 5]}

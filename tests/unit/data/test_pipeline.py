@@ -9,8 +9,18 @@ from hypothesis import strategies as st
 from tunewright.core.config import build
 from tunewright.core.errors import ConfigError, DataError
 from tunewright.core.hashing import file_digest
-from tunewright.core.records import Conversation, Labelled, Message, Meta, Preference, Text
+from tunewright.core.records import (
+    Conversation,
+    Labelled,
+    Message,
+    Meta,
+    Preference,
+    Prompt,
+    Ranking,
+    Text,
+)
 from tunewright.data.canonical import to_jsonl
+from tunewright.data.formats_parts import said
 from tunewright.data.load import load
 from tunewright.data.pipeline import PrepareSettings, prepare, write
 
@@ -194,17 +204,41 @@ LABELS = (
     | st.floats(allow_nan=False, allow_infinity=False)
     | st.lists(WORDS, min_size=1).map(tuple)
 )
+FLOATS = st.floats(allow_nan=False, allow_infinity=False)
+MARGINS = st.none() | st.floats(0, 1e300)
+TAIL = st.tuples(ANSWER) | st.tuples(CALL, TOOL, ANSWER)
+
+
+@st.composite
+def rankings(draw):
+    answers = draw(st.lists(TAIL, min_size=2, max_size=4, unique_by=said))
+    scores = st.lists(FLOATS, min_size=len(answers), max_size=len(answers))
+    several = scores.filter(lambda values: len(set(values)) > 1)
+    return Ranking(draw(PROMPT), tuple(answers), tuple(draw(several)), draw(METAS), draw(TOOLS))
+
+
+RANKINGS = rankings()
+ASKED = PROMPT | st.tuples(TURNS, USER).map(lambda p: (*p[0], p[1])) | st.tuples(USER, CALL, TOOL)
+NAMES = WORDS | st.sampled_from(["answer", "label", "fields", "meta", "prompt", "messages", "id", "group"])
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | FLOATS | WORDS | st.just(""),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=3),
+    max_leaves=6,
+)
+FIELDS = st.dictionaries(NAMES, VALUES, max_size=4)
 EXAMPLES = st.one_of(
     st.lists(st.builds(Conversation, TURNS, METAS, TOOLS), min_size=1, max_size=4),
     st.lists(st.builds(Labelled, PROMPT, LABELS, METAS), min_size=1, max_size=4),
     st.lists(st.builds(Labelled, TURNS, st.booleans(), METAS), min_size=1, max_size=4),
     st.lists(st.builds(Text, WORDS, METAS), min_size=1, max_size=4),
     st.lists(
-        st.builds(Preference, PROMPT, st.tuples(ANSWER), st.tuples(ANSWER), METAS, TOOLS).filter(
-            lambda pair: pair.chosen != pair.rejected
+        st.builds(Preference, PROMPT, st.tuples(ANSWER), st.tuples(ANSWER), METAS, TOOLS, MARGINS).filter(
+            lambda pair: said(pair.chosen) != said(pair.rejected)
         ),
         min_size=1, max_size=4,
     ),
+    st.lists(RANKINGS, min_size=1, max_size=3),
+    st.lists(st.builds(Prompt, ASKED, FIELDS, METAS, TOOLS), min_size=1, max_size=4),
 )  # fmt: skip
 
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from tunewright.core.records import Conversation, Labelled, Preference
+from tunewright.core.records import Conversation, Labelled, Preference, Prompt
 from tunewright.data.check import check
 from tunewright.data.load import load
-from tunewright.data.pipeline import PrepareSettings, prepare
+from tunewright.data.pipeline import PrepareSettings, prepare, write
 from tunewright.data.split import Split, leaks
 
 DATA = Path(__file__).parents[4] / "shared" / "data"
@@ -29,6 +29,8 @@ SEED_TASKS = {"prompt": "instruction", "input": "instances.0.input", "completion
         ("pref_demo/glaive_toolcall_en_demo.json", None, Conversation, 300, "sharegpt"),
         ("domainqa_medquad/medquad_dev.jsonl", None, Conversation, 2191, "question_answer"),
         ("cls_banking77/train.csv", None, Labelled, 10003, "text_label"),
+        ("reward_countdown/dev_train_3num.jsonl", None, Prompt, 600, "prompt"),
+        ("reward_gsm8k_train/train.jsonl", None, Conversation, 7473, "question_answer"),
     ],
 )
 def test_every_row_of_the_published_sets_is_read(path, columns, kind, rows, name):
@@ -87,3 +89,25 @@ def test_seven_banking_texts_stand_in_train_and_test():
     assert sum(p.reason == "in_test" for p in prepared.rejected) == 7
     assert leaks(Split(prepared.train, prepared.validation, prepared.test)) == []
     assert len({e.label for e in prepared.train}) == 77
+
+
+def test_the_columns_of_countdown_are_the_fields_of_its_prompts(tmp_path):
+    path = DATA / "reward_countdown" / "dev_train_3num.jsonl"
+    rows = [json.loads(line) for line in path.read_bytes().splitlines()]
+    loaded = load([path])
+    assert loaded.problems == []
+    assert [(e.messages[0].content, e.fields) for e in loaded.examples] == [
+        (row.pop("prompt"), row) for row in rows
+    ]
+    assert {tuple(e.fields) for e in loaded.examples} == {("nums", "target", "one_solution")}
+    prepared = prepare([path], [], [], PrepareSettings())
+    write(prepared, tmp_path)
+    assert load([tmp_path / "train.jsonl"]).examples == prepared.train
+    assert prepared.receipt["kind"] == "prompt"
+    assert prepared.receipt["rows_out"] + prepared.receipt["rejected"] == 600
+
+
+def test_the_answers_of_gsm8k_can_be_fields():
+    path = DATA / "reward_gsm8k_train" / "train.jsonl"
+    examples = load([path], format="prompt").examples
+    assert len(examples) == 7473 and all("####" in e.fields["answer"] for e in examples)

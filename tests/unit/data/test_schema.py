@@ -121,6 +121,13 @@ def test_preferences(tmp_path, row):
         ({"text": "t", "label": 0.5}, (U("t"),), 0.5),
         ({"text": "t", "labels": ["x", "y"]}, (U("t"),), ("x", "y")),
         ({"text": "t", "label": True}, (U("t"),), "true"),
+        ({"text": "t", "labels": ["x"]}, (U("t"),), ("x",)),
+        ({"text": "t", "target": "x"}, (U("t"),), "x"),
+        ({"text": "t", "target": 0.5}, (U("t"),), 0.5),
+        ({"text": "t", "label": "x", "target": "y"}, (U("t"),), "x"),
+        ({"text": "t", "score": 4}, (U("t"),), 4.0),
+        ({"messages": TURNS[:1], "label": ["x", "y"]}, (U("q"),), ("x", "y")),
+        ({"messages": TURNS[:1], "label": 2.5}, (U("q"),), 2.5),
         ({"text": "t", "score": "1.5"}, (U("t"),), 1.5),
         ({"prompt": "q", "completion": "a", "label": False}, (U("q"), A("a")), False),
         ({"messages": TURNS, "kto_tag": True}, (U("q"), A("a")), True),
@@ -134,6 +141,23 @@ def test_labels(tmp_path, row, messages, label):
     assert type(example.label) is type(label)
 
 
+@pytest.mark.parametrize(
+    ("column", "columns", "labels"),
+    [
+        ("score", None, [3.0, 0.5]),
+        ("label", None, ["3", "0.5"]),
+        ("target", None, ["3", "0.5"]),
+        ("target", {"text": "text", "score": "target"}, [3.0, 0.5]),
+        ("rating", {"text": "text", "score": "rating"}, [3.0, 0.5]),
+    ],
+)
+def test_cells_of_a_label_column_are_text_and_those_of_a_score_are_numbers(tmp_path, column, columns, labels):
+    path = tmp_path / "a.csv"
+    path.write_text(f"text,{column}\na,3\nb,0.5\n")
+    found = [e.label for e in load([path], columns=columns).examples]
+    assert found == labels and {type(x) for x in found} == {type(x) for x in labels}
+
+
 def turns(*pairs):
     return {"messages": [{"role": role, "content": content} for role, content in pairs]}
 
@@ -144,7 +168,7 @@ def turns(*pairs):
         (turns(("user", "q"), ("asistant", "a")), "unknown_role", "Did you mean 'assistant'"),
         (turns(("user", "q"), ("assistant", " ")), "empty_answer", "turn 2"),
         (turns(("user", ""), ("assistant", "a")), "empty_turn", "turn 1"),
-        (turns(("user", "q")), "no_answer", "none of the assistant"),
+        ({**turns(("user", "q")), "answer": "4"}, "no_answer", "none of the assistant"),
         ({"messages": []}, "empty_turn", "no turns"),
         ({"messages": "q"}, "wrong_type", "messages is text"),
         ({"messages": ["q"]}, "wrong_type", "turn 1 is text"),
@@ -166,9 +190,12 @@ def turns(*pairs):
         ({"text": "t", "label": ""}, "empty_label", "label"),
         ({"text": "t", "labels": []}, "wrong_type", "labels"),
         ({"text": "t", "label": {}}, "wrong_type", "an object"),
-        ({"text": "t", "score": "high"}, "wrong_type", "score"),
+        ({"text": "t", "score": "high"}, "wrong_type", "score is 'high', not a finite number"),
+        ({"text": "t", "score": "1_000"}, "wrong_type", "score is '1_000'"),
+        ({"text": "t", "score": None}, "wrong_type", "score is null"),
+        ({"text": "t", "target": None}, "empty_label", "target"),
         ({"prompt": "q", "completion": "a", "label": "maybe"}, "wrong_type", "true or false"),
-        ({"prompt": "q", "chosen": "a", "rejected": "a"}, "same_answers", "equal"),
+        ({"prompt": "q", "chosen": "a", "rejected": "a"}, "equal_answers", "equal"),
         ({"chosen": "a", "rejected": "b"}, "no_shared_prompt", "no prompt"),
         ({"chosen": TURNS, "rejected": [{**TURNS[0], "content": "z"}, TURNS[1]]}, "no_shared_prompt", ""),
         ({"chosen": TURNS, "rejected": TURNS[:1]}, "no_shared_prompt", ""),

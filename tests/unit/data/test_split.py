@@ -8,7 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tunewright.core.errors import ConfigError, DataError
-from tunewright.core.records import Conversation, Labelled, Message, Meta, Preference, Text
+from tunewright.core.records import (
+    Conversation,
+    Labelled,
+    Message,
+    Meta,
+    Preference,
+    Prompt,
+    Ranking,
+    Text,
+)
 from tunewright.data.split import SIDES, Split, groups_of, leaks, split
 
 
@@ -176,6 +185,65 @@ def test_numbers_on_a_scale_are_not_classes():
     examples = [labelled(f"text {i}", i / 7, i) for i in range(200)]
     options = {"validation": 0.3, "test": 0.3, "seed": 0}
     assert split(examples, **options) == split(examples, stratify=False, **options)
+
+
+def test_text_that_is_a_number_on_a_scale_is_no_class_either():
+    for spelled in ("{:.6f}", "{:.3e}", "-{:.4f}", " {:.5f} "):
+        examples = [labelled(f"text {i}", spelled.format(i / 7), i) for i in range(200)]
+        options = {"validation": 0.3, "test": 0.3, "seed": 0}
+        assert split(examples, **options) == split(examples, stratify=False, **options)
+
+
+@pytest.mark.parametrize("label", [int, str])
+def test_quantities_that_never_repeat_do_not_all_go_to_train(label):
+    examples = [labelled(f"text {i}", label(1000 + 7 * i), i) for i in range(1000)]
+    result = split(examples, validation=0.1, test=0.1, seed=0)
+    assert {e.meta.line for e in result.train} >= set(range(20))
+    assert 70 <= len(result.validation) <= 130 and 70 <= len(result.test) <= 130
+    longer = [*examples, *(labelled(f"new {i}", label(i), 1000 + i) for i in range(200))]
+    assert sides_of(result).items() <= sides_of(split(longer, validation=0.1, test=0.1, seed=0)).items()
+    names = [labelled(f"text {i}", f"class {i}", i) for i in range(1000)]
+    assert len(split(names, validation=0.1, test=0.1, seed=0).train) == 998
+
+
+@pytest.mark.parametrize("label", [int, str])
+def test_whole_numbers_are_dealt_out_as_classes(label):
+    examples = [labelled(f"text {i}", label(i % 5), i) for i in range(500)]
+    result = split(examples, validation=0.1, test=0.1, seed=0)
+    for side in (result.validation, result.test):
+        counts = Counter(e.label for e in side)
+        assert len(counts) == 5 and {*counts.values()} <= {9, 10, 11}
+
+
+def ranked(prompt, *answers, scores=(1.0, 0.0), line=0):
+    return Ranking(turns(prompt), tuple((Message("assistant", a),) for a in answers), scores, Meta("a", line))
+
+
+def test_rankings_and_prompts_are_divided_by_hash_and_by_their_prompt():
+    groups = [
+        ranked("q", "a", "b"),
+        ranked("Q ", "c", "d"),
+        ranked("r", "a", "b"),
+        Prompt(turns("q"), {"x": 1}),
+    ]
+    assert groups_of(groups) == [0, 0, 2, 0]
+    same = [
+        Prompt(turns("q"), {"x": 1}),
+        Prompt(turns("q"), {"x": 2}),
+        Prompt(turns("s", "a", "q"), {"x": 1}),
+    ]
+    assert groups_of(same) == [0, 0, 2]
+    for make in (
+        lambda i: ranked(f"q{i // 2}", "a", f"b{i}", line=i),
+        lambda i: Prompt(turns(f"q{i // 2}"), {"target": i}, Meta("a", i)),
+    ):
+        examples = [make(i) for i in range(400)]
+        result = split(examples, validation=0.2, test=0.2, seed=3)
+        assert leaks(result) == []
+        assert 50 <= len(result.validation) <= 110 and 50 <= len(result.test) <= 110
+        assert result == split(examples, validation=0.2, test=0.2, seed=3, stratify=False)
+        sides = sides_of(result)
+        assert all(sides[i] == sides[i + 1] for i in range(0, 400, 2))
 
 
 def turns(*texts):
