@@ -23,7 +23,7 @@ from tunewright.engine.stop import Watch
 from tunewright.evaluate.metrics import METRICS
 from tunewright.models.load import Loaded, load
 from tunewright.models.load import resolve as resolve_model
-from tunewright.models.score import is_head
+from tunewright.models.score import detach, is_head
 from tunewright.objectives.base import Objective, make_objective
 from tunewright.objectives.options.supervised import SftOptions
 from tunewright.run.recipe import AdaptSection, Recipe, value_at
@@ -32,6 +32,8 @@ from tunewright.run.resolve import Resolved
 DEFAULTS = {name: field.default for name, field in settings_of(Recipe)}
 OWN_METRICS = ("auto", "validation_loss")
 FULL_PRECISION = frozenset({"full"})  # methods that train the weights themselves, which then stay float32
+WHOLE = FULL_PRECISION | {"head"}  # methods without an adapter: the whole model is saved
+BY_HEAD = frozenset({"labels", "numbers", "scores"})  # judged by what a head says; nothing is written
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ def assemble(recipe: Recipe, train: Sequence[Example]) -> Parts:
     loaded = load(
         section.name, device=section.device, dtype=section.dtype, template=section.template, weights=weights
     )
+    _check_base(loaded)
     rehearse(adapter, loaded)
     renderer = Renderer(
         loaded.tokenizer,
@@ -68,6 +71,16 @@ def assemble(recipe: Recipe, train: Sequence[Example]) -> Parts:
         over_long=recipe.data.over_long,
     )
     return Parts(loaded, renderer, adapter, objective)
+
+
+def _check_base(loaded: Loaded) -> None:
+    """A judge cannot be trained on; another head, such as that of a value, is of no use to a new run."""
+    if loaded.judges:
+        raise ConfigError(
+            f"model {loaded.ref.name!r} was trained to judge text with a head, so there is no language model to"
+            " start from; start from the model that it was made from"
+        )
+    detach(loaded.model)
 
 
 def objective_of(recipe: Recipe) -> Objective:
@@ -105,7 +118,12 @@ def check_early(recipe: Recipe) -> None:
 def check_effect(recipe: Recipe) -> None:
     """Raise ``ConfigError`` for a setting that was changed and would not be read by a run like this one."""
     documents, few_shot = recipe.objective.name == "text", "few_shot" in recipe.evaluate.baselines
+    judged = objective_of(recipe).judged in BY_HEAD
+    asked = few_shot or "zero_shot" in recipe.evaluate.baselines
     for name, idle, because in (
+        ("data.train_on", judged, f"objective {recipe.objective.name} learns no tokens"),
+        ("evaluate.max_new_tokens", judged and not asked, "no baseline writes answers"),
+        ("evaluate.batch_size", judged and not asked, "no baseline writes answers"),
         ("data.train_on", documents, "objective text learns every token"),
         ("data.over_long", documents, "documents are read in pieces"),
         ("evaluate.shots", not few_shot, "few_shot is not among evaluate.baselines"),
@@ -146,11 +164,18 @@ def make_adapter(section: AdaptSection) -> Adapter:
 
 def check_fit(objective: Objective, adapter: Adapter, recipe: Recipe) -> None:
     """Raise ``ConfigError`` if the objective requires what nothing here provides, saying how to supply it."""
+    if recipe.adapt.method == "head" and objective.judged not in BY_HEAD:
+        raise ConfigError(
+            f"adapt.method 'head' trains a new head alone, but objective {recipe.objective.name!r} trains the"
+            " model itself; use adapt.method lora or full, or an objective that judges by a head: classify,"
+            " regress or reward"
+        )
     if objective.heads and recipe.output.final == "merged":
         raise ConfigError("output.final 'merged' would lose the new head; save the adapter")
-    if recipe.output.final == "merged" and recipe.adapt.method in FULL_PRECISION:
+    if recipe.output.final == "merged" and recipe.adapt.method in WHOLE:
         raise ConfigError(
-            "output.final 'merged' has no meaning with adapt.method 'full': there is no adapter to merge"
+            f"output.final 'merged' has no meaning with adapt.method {recipe.adapt.method!r}: there is no"
+            " adapter to merge"
         )
     metric = recipe.train.stop.metric
     if metric not in OWN_METRICS and metric not in METRICS:
@@ -164,6 +189,7 @@ def check_kinds(objective: Objective, name: str, examples: Sequence[Example]) ->
             raise ConfigError(
                 f"{example.meta.where()} is a {kind_of(example)} row, but objective {name!r} learns from"
                 f" {' or '.join(sorted(objective.accepts))} rows; choose another objective or map the columns"
+                " (data.columns: {completion: NAME} says where the answer stands)"
             )
 
 

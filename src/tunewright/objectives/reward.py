@@ -1,0 +1,142 @@
+"""Reward models: a head that scores answers, learnt from pairs and rankings of answers to one prompt."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from tunewright.core.errors import DataError
+from tunewright.core.records import Example, Preference, Ranking, Tokens
+from tunewright.objectives.base import (
+    BaseObjective,
+    Batch,
+    Forward,
+    HeadSpec,
+    Judged,
+    LossOut,
+    Mean,
+    Renderer,
+    rows_with,
+)
+from tunewright.objectives.head_losses import centring, plackett_luce
+
+HALF = 0.5
+
+
+class Comparisons(NamedTuple):
+    """The answers of a batch: their segment, comparison, rank (0 is best) and margin, all (A,).
+
+    ``group`` numbers the comparisons from 0 to ``groups`` - 1.
+    """
+
+    segment: Tensor
+    group: Tensor
+    rank: Tensor
+    margin: Tensor
+    groups: int
+
+
+class RewardModelling(BaseObjective):
+    """Learn rewards r so that better answers have higher ones.
+
+    loss = sum over comparisons of [-log P(ranking) + centre (sum_i r_i)^2] / comparisons. P is Plackett-Luce;
+    for a pair that is Bradley-Terry, -log sigmoid(r_chosen - r_rejected - margin). A ranking counts as one
+    comparison, however many answers it has. ``centre`` is 0.01 as Eisenstein et al. 2023 (arXiv 2312.09244)
+    advise, where TRL leaves the term out unless asked.
+    """
+
+    accepts = frozenset({"preference", "ranking"})
+    judged: Judged = "scores"
+
+    @property
+    def heads(self) -> Mapping[str, HeadSpec]:
+        """One reward, read at the last token of an answer."""
+        return {"score": HeadSpec(1, rate=self.options.head_rate, facts={"task": "reward"})}
+
+    def encode(self, example: Example, renderer: Renderer) -> list[Tokens]:
+        """The prompt with its answers as branches, each with its rank, and where asked for its margin.
+
+        Raises ``DataError`` for a ranking of one answer, and for a row without the margin that is asked for.
+        """
+        self.check_kind(example)
+        ranks = _ranks(example)
+        margin = self._margin(example)
+        found = renderer.branches(example)
+        for tokens in found:
+            assert len(tokens.branches) == len(ranks), (
+                f"{len(ranks)} answers, {len(tokens.branches)} branches"
+            )
+        return [replace(tokens, branches=_marked(tokens.branches, ranks, margin)) for tokens in found]
+
+    def count(self, batch: Batch) -> Tensor:
+        """The number of comparisons."""
+        return batch.extras["rank"].new_tensor(float(comparisons(batch).groups))
+
+    def loss(self, forward: Forward, batch: Batch) -> LossOut:
+        """Sum over comparisons. Reports how many pairs are in order, by how much, and the mean reward."""
+        found = comparisons(batch)
+        rewards = forward.scores(batch)[found.segment, 0]
+        losses = plackett_luce(rewards, found.rank, found.group, found.margin)
+        level = centring(rewards, found.group, found.groups)
+        return LossOut(losses.sum() + self.options.centre * level.sum(), _metrics(rewards.detach(), found))
+
+    def _margin(self, example: Example) -> float:
+        if self.options.margin == "none":
+            return 0.0
+        margin = example.margin if isinstance(example, Preference) else None
+        if margin is None or not math.isfinite(margin):
+            raise DataError(
+                f"{example.meta.where()}: margin is 'data', but this row states no margin (a number, in pairs"
+                f" only) for objective {self.name!r}; add it, or set margin to none"
+            )
+        return margin
+
+
+def comparisons(batch: Batch) -> Comparisons:
+    """Who is compared with whom: the answers that continue the same prompt."""
+    segment = rows_with(batch, "rank")
+    parents = torch.tensor([-1 if s.parent is None else s.parent for s in batch.segments])
+    prompts, group = parents.to(segment.device)[segment].unique(return_inverse=True)
+    rank = batch.extras["rank"][segment]
+    margin = batch.extras["margin"][segment].nan_to_num() if "margin" in batch.extras else rank.new_zeros(1)
+    return Comparisons(segment, group, rank, margin.expand_as(rank), len(prompts))
+
+
+def _ranks(example: Example) -> list[int]:
+    """The place of each answer, 0 for the best; equal scores share one."""
+    if isinstance(example, Preference):
+        return [0, 1]
+    assert isinstance(example, Ranking)
+    if len(example.answers) < 2:
+        raise DataError(
+            f"{example.meta.where()}: a ranking of {len(example.answers)} answers compares nothing; give at"
+            " least two, or remove the row"
+        )
+    order = sorted(set(example.scores), reverse=True)
+    return [order.index(score) for score in example.scores]
+
+
+def _marked(branches: tuple[Tokens, ...], ranks: list[int], margin: float) -> tuple[Tokens, ...]:
+    return tuple(
+        replace(branch, extras={**branch.extras, "rank": float(rank), "margin": margin * (rank > 0)})
+        for branch, rank in zip(branches, ranks, strict=True)
+    )
+
+
+def _metrics(rewards: Tensor, found: Comparisons) -> dict[str, Mean]:
+    """Over all pairs of unequal rank. Equal rewards leave a pair to chance, so they count as half right."""
+    first, second = torch.nonzero(
+        (found.group[:, None] == found.group) & (found.rank[:, None] < found.rank), as_tuple=True
+    )
+    lead = rewards[first] - rewards[second]
+    pairs = lead.new_tensor(float(len(lead)))
+    return {
+        "accuracy": Mean((lead > 0).sum() + HALF * (lead == 0).sum(), pairs),
+        "margin": Mean(lead.sum(), pairs),
+        "reward": Mean(rewards.sum(), pairs.new_tensor(float(len(rewards)))),
+    }
