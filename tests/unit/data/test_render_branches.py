@@ -7,6 +7,7 @@ from functools import lru_cache
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from tokenizers.processors import TemplateProcessing
 
 from tests.tiny import KINDS, chat_tokenizer, tiny_tokenizer
 from tunewright.core.errors import RenderError
@@ -69,8 +70,8 @@ def test_rankings_and_liked_answers(short):
 
 
 def test_turns_of_others_inside_an_answer_are_context(short):
-    """Answer: [a, call] [tool: t] [b]; only what the assistant writes counts."""
-    long = (Message("assistant", "a"), Message("tool", "t"), Message("assistant", "b"))
+    """Answer: [a, call] [tool: 7] [b]; only what the assistant writes counts."""
+    long = (Message("assistant", "a"), Message("tool", "7", 1.0), Message("assistant", "b"))
     row = replace(ROW, chosen=long)
     for train_on, weights in {
         "assistant": [1, 1, 0, 0, 0, 0, 1, 1],
@@ -201,6 +202,9 @@ def test_one_user_turn_is_read_as_plain_text(kind):
     renderer = Renderer(tiny_tokenizer(kind))
     text = "Please refund the order"
     assert renderer.reading((Message("user", text),)) == renderer.document(text)[:-1]
+    opened = tiny_tokenizer(kind)
+    opened.backend_tokenizer.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
+    assert Renderer(opened).reading((Message("user", text),)) == [0, *renderer.plain_ids(text)]
     chat = (ASK, Message("assistant", "4"), Message("user", "sure?"))
     assert renderer.reading(chat) == renderer.prompt(chat)
     system = (Message("system", "Be brief"), ASK)
