@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, Protocol, Self, runtime_checkable
 
 import torch
@@ -114,8 +115,8 @@ class Forward(Protocol):
         """``fn`` of the logits of each target, in pieces that bound memory: (N,) or (N, k) float32."""
         ...
 
-    def scores(self, batch: Batch, hidden: Tensor | None = None) -> Tensor:
-        """Output of the head ``score`` for every segment, its prefix included: (S, K) float32."""
+    def scores(self, batch: Batch, hidden: Tensor | None = None, name: str = "score") -> Tensor:
+        """Output of the head ``name`` for every segment, its prefix included: (S, K) float32."""
         ...
 
     def values(self, batch: Batch, hidden: Tensor | None = None) -> Tensor:
@@ -162,6 +163,7 @@ class Objective(Protocol):
     judged: Judged  # how the result is measured on held-out rows
     rows_per_step: int | None  # rows of an update, where they are not counted by tokens
     updates: int  # updates that see the same rows
+    shares: Mapping[str, float]  # task -> sequences per epoch, as a multiple of all; what is not named has 1
 
     def fitted(self, train: Sequence[Example]) -> Self:
         """The objective with what it must know of the training rows: labels, class weights, scales."""
@@ -202,6 +204,10 @@ class Source(Protocol):
     sizes: Sequence[int]
     updates: int
 
+    def rows(self, epoch: int) -> Sequence[int]:
+        """The rows of an epoch (from 0), in ascending order, some of them perhaps never or several times."""
+        ...
+
     def draw(self, step: int, rows: Sequence[int]) -> Drawn:
         """The sequences of update ``step`` (from 1), a pure function of it, of ``rows`` and of the state."""
         ...
@@ -223,6 +229,7 @@ class BaseObjective:
     judged: Judged = "answers"
     rows_per_step: int | None = None
     updates: int = 1
+    shares: Mapping[str, float] = MappingProxyType({})
 
     def __init__(self, name: str, options: Section) -> None:
         self.name = name

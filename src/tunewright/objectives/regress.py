@@ -102,7 +102,7 @@ class Regression(BaseObjective):
             number = math.nan if isinstance(label, bool | tuple) else float(label)
         except (ValueError, OverflowError):
             number = math.nan
-        if not math.isfinite(number):
+        if not math.isfinite(number) or "_" in str(label):  # float("1_0") is 10
             raise DataError(
                 f"{example.meta.where()}: the label is {label!r}, and objective {self.name!r} needs a finite"
                 " number; correct the row, or use objective classify for classes"

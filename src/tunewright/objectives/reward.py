@@ -61,7 +61,8 @@ class RewardModelling(BaseObjective):
     def encode(self, example: Example, renderer: Renderer) -> list[Tokens]:
         """The prompt with its answers as branches, each with its rank, and where asked for its margin.
 
-        Raises ``DataError`` for a ranking of one answer, and for a row without the margin that is asked for.
+        Raises ``DataError`` for a ranking of one answer or with a score that is not finite, and for a row
+        without the margin that is asked for.
         """
         self.check_kind(example)
         ranks = _ranks(example)
@@ -103,8 +104,7 @@ def comparisons(batch: Batch) -> Comparisons:
     parents = torch.tensor([-1 if s.parent is None else s.parent for s in batch.segments])
     prompts, group = parents.to(segment.device)[segment].unique(return_inverse=True)
     rank = batch.extras["rank"][segment]
-    margin = batch.extras["margin"][segment].nan_to_num() if "margin" in batch.extras else rank.new_zeros(1)
-    return Comparisons(segment, group, rank, margin.expand_as(rank), len(prompts))
+    return Comparisons(segment, group, rank, batch.extras["margin"][segment], len(prompts))
 
 
 def _ranks(example: Example) -> list[int]:
@@ -116,6 +116,11 @@ def _ranks(example: Example) -> list[int]:
         raise DataError(
             f"{example.meta.where()}: a ranking of {len(example.answers)} answers compares nothing; give at"
             " least two, or remove the row"
+        )
+    if not all(map(math.isfinite, example.scores)):
+        raise DataError(
+            f"{example.meta.where()}: the scores of the answers are {list(example.scores)}; each must be a"
+            " finite number to rank them"
         )
     order = sorted(set(example.scores), reverse=True)
     return [order.index(score) for score in example.scores]

@@ -83,6 +83,10 @@ class Rollouts:
         self._rows: list[int] = []  # of each drawn sequence
         self._said: list[str] = []  # warnings given once
 
+    def rows(self, epoch: int) -> Sequence[int]:
+        """Every prompt once."""
+        return range(len(self.questions))
+
     def draw(self, step: int, rows: Sequence[int]) -> Drawn:
         """Prompts with their answers as branches; sampled at the first of ``updates`` steps."""
         self._step = step

@@ -8,9 +8,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tests.heads import Given, Numbers, encoded, labelled, learned, objective, scores_of
+from tests.heads import Given, Numbers, encoded, labelled, learned, objective, said, scores_of
+from tests.tiny import tiny_tokenizer
 from tunewright.core.errors import ConfigError, DataError
 from tunewright.core.records import Conversation, Labelled, Message, Meta
+from tunewright.data.render import Renderer
 from tunewright.engine.batch import build_batch
 from tunewright.objectives.base import HeadSpec, Objective
 from tunewright.objectives.options.supervised import ClassifyOptions
@@ -116,6 +118,13 @@ def test_a_row_is_read_as_context_with_the_index_of_its_label():
     assert (tokens.ids, tokens.weights, tokens.extras) == ([1, 2, 3], [0.0] * 3, {"label": 1.0})
     assert tokens.meta == ROWS[0].meta
     assert fitted().encode(ROWS[0], Numbers(longest=2)) == []  # the renderer's limit holds
+
+
+def test_the_renderer_of_a_model_cuts_a_text_and_keeps_its_label():
+    renderer = Renderer(tiny_tokenizer(), max_length=4)
+    [tokens] = fitted().encode(labelled("The quick brown fox jumps over the lazy dog", "spam"), renderer)
+    assert len(tokens.ids) == 4 and tokens.extras["label"] == 1.0 and tokens.trained == 0
+    assert tokens.ids == renderer.reading(said("The quick brown fox"))[:4]
 
 
 @pytest.mark.parametrize(
@@ -313,7 +322,7 @@ def test_a_rule_is_learnt(tmp_path, options, label):
     rows = [labelled(text, label(n)) for text, n in texts(random.Random(0), 700, 2)]
     train, test = split([row for row in rows if row.label is not None])
     what = fitted(train, **options)
-    assert accuracy(learned(what, train, tmp_path, steps=50), what, test) > 0.95
+    assert accuracy(learned(what, train, tmp_path, steps=90), what, test) > 0.95
 
 
 def test_the_layer_is_that_of_a_sequence_classifier(tmp_path):

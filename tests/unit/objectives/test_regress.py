@@ -60,7 +60,7 @@ def test_worked_losses(loss, worked):
 
 
 @pytest.mark.parametrize(
-    "label", [True, "warm", "", ("1",), math.nan, math.inf, "nan", "1e999", 10**400], ids=repr
+    "label", [True, "warm", "", ("1",), math.nan, math.inf, "nan", "1_000", "1e999", 10**400], ids=repr
 )
 def test_a_label_that_is_no_number(label):
     with pytest.raises(DataError, match=r"rows.jsonl:8: the label is .* finite number; correct the row"):
@@ -90,16 +90,16 @@ def test_a_row_of_another_kind():
 
 @pytest.mark.parametrize(("loss", "pooling"), [("squared", "last"), ("huber", "mean")])
 def test_a_number_is_learnt_and_its_intervals_hold(tmp_path, loss, pooling):
-    """The number is 1000 and the mean of eight tokens; R2 on rows that were not seen is over 0.9."""
+    """The number is 1000 and the mean of six digits; R2 on rows that were not seen is over 0.9."""
     torch.set_num_threads(1)
     rng = random.Random(0)
     rows = []
     for _ in range(700):
-        ids = [rng.randrange(40) for _ in range(8)]
+        ids = [rng.randrange(10) for _ in range(6)]
         rows.append(labelled(" ".join(map(str, ids)), 1000 + statistics.fmean(ids)))
     train, held, test = rows[300:], rows[:150], rows[150:300]
     what = fitted(train, loss=loss, pooling=pooling)
-    forward = learned(what, train, tmp_path, steps=90)
+    forward = learned(what, train, tmp_path, steps=120)
     facts = what.heads["score"].facts
 
     def values(part, **more):
@@ -109,6 +109,7 @@ def test_a_number_is_learnt_and_its_intervals_hold(tmp_path, loss, pooling):
     found = values(test, half_width=half_width(residuals, 0.9))
     truth = [row.label for row in test]
     unexplained = sum((p.value - y) ** 2 for p, y in zip(found, truth, strict=True))
+    print("R2", loss, 1 - unexplained / (statistics.pvariance(truth) * len(truth)))
     assert 1 - unexplained / (statistics.pvariance(truth) * len(truth)) > 0.9
     covered = sum(p.interval[0] <= y <= p.interval[1] for p, y in zip(found, truth, strict=True))
     assert 0.8 < covered / len(truth) < 0.98

@@ -9,10 +9,14 @@ import pytest
 import torch
 
 from tests.heads import Given, Numbers, encoded, labelled, learned, objective, pair, ranking, scores_of
+from tests.tiny import tiny_model, tiny_tokenizer
 from tunewright.core.errors import ConfigError, DataError
-from tunewright.core.records import Meta
+from tunewright.core.records import Conversation, Meta
+from tunewright.data.render import Renderer
 from tunewright.engine.batch import build_batch
 from tunewright.evaluate.pairs import pair_scores
+from tunewright.models.forward import ModelForward
+from tunewright.models.score import attach
 from tunewright.objectives.base import Objective
 from tunewright.objectives.reward import comparisons
 
@@ -65,6 +69,27 @@ def test_the_head():
     assert (head.outputs, head.pooling, head.bias, head.rate) == (1, "last", False, 4.0)
     assert head.facts == {"task": "reward"}
     assert isinstance(objective("reward"), Objective) and objective("reward").judged == "scores"
+
+
+def test_the_renderer_of_a_model_gives_such_branches():
+    """Each answer is read to its end of turn, behind its prompt: the score is that of the whole chat."""
+    tokenizer = tiny_tokenizer()
+    renderer, what = Renderer(tokenizer), objective("reward")
+    row = pair("What is it?", "A fox.", "A lazy dog, thank you.")
+    [tokens] = what.encode(row, renderer)
+    assert [b.extras["rank"] for b in tokens.branches] == [0.0, 1.0]
+    assert all(any(b.weights) and not any(tokens.weights) for b in tokens.branches)
+    model = tiny_model("llama", len(tokenizer))
+    attach(model, what.heads)
+    torch.nn.init.normal_(model.score.weight, generator=torch.Generator().manual_seed(0))
+    forward = ModelForward(model)
+    with torch.no_grad():
+        branched = forward.scores(build_batch([tokens]))[1:, 0]
+        for score, answer in zip(branched, (row.chosen, row.rejected), strict=True):
+            [chat] = renderer.conversation(Conversation((*row.prompt, *answer)))
+            assert renderer.end_of_turn in chat.ids[-3:]
+            alone = forward.scores(build_batch([chat]))[0, 0]
+            assert abs(float(alone)) > 0.01 and float(score) == pytest.approx(float(alone), abs=1e-5)
 
 
 # --- the loss
@@ -134,6 +159,11 @@ def test_rankings_state_no_margin():
 def test_a_ranking_of_one_answer():
     with pytest.raises(DataError, match=r"ranks.jsonl:1: a ranking of 1 answers compares nothing"):
         objective("reward").encode(ranking("1", ["2"], [1.0]), Numbers())
+
+
+def test_a_score_that_ranks_nothing():
+    with pytest.raises(DataError, match=r"ranks.jsonl:1: the scores of the answers are \[1.0, nan\]"):
+        objective("reward").encode(ranking("1", ["2", "3"], [1.0, math.nan]), Numbers())
 
 
 def test_a_row_of_another_kind():

@@ -48,6 +48,9 @@ class ClassifyOptions(Settings):
         0.5, gt=0.0, lt=1.0, description="multi: probability from which a class is named."
     )
     head_rate: float = Field(1.0, gt=0.0, description=HEAD_RATE)
+    temperature: Literal["fitted", "none"] = Field(
+        "fitted", description="fitted: probabilities are made to fit the validation rows after training."
+    )
 
     @field_validator("labels", "class_weights", mode="before")
     @classmethod
