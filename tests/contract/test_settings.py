@@ -67,8 +67,8 @@ def fitted(values: dict[str, Any]) -> tuple[dict[str, torch.Tensor], list[events
     session, parts = ready(values)
     seen: list[events.Event] = []
     session.listener = seen.append
-    model, _ = running._fit(session, parts)
-    return trained_state(model), seen, session.run
+    supply, _ = running._fit(session, parts)
+    return trained_state(supply.model), seen, session.run
 
 
 # --- the list itself

@@ -21,6 +21,16 @@ RECIPES = {
     ),
     "requests": ("sft", "LoRA rank 8", {"accuracy", "macro_f1"}, 90),
     "handbook": ("text", "full", {"perplexity"}, 30),
+    "classify": ("classify", "LoRA rank 8", {"accuracy", "macro_f1", "calibration_error"}, 96),
+    "dpo": ("dpo", "LoRA rank 16", {"prefers_chosen", "reward_margin", "reward_accuracy"}, 64),
+    "grpo": ("grpo", "LoRA rank 16", {"reward", "reward:numeric", "reward:length"}, 64),
+    "multi": ("multi", "LoRA rank 16", {"sort/accuracy", "reply/rouge_l"}, 160),
+}
+# Answers are cut short: each of these settings is read by the recipes that write, and by no other.
+SHORT_ANSWERS = {
+    "sft": ("evaluate.max_new_tokens=4",),
+    "multi": ("evaluate.max_new_tokens=4",),
+    "grpo": ("objective.rollout.max_new_tokens=4",),
 }
 
 
@@ -34,7 +44,7 @@ def test_recipe(name, tw, tiny, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     objective, adapter, metrics, rows = RECIPES[name]
     words = [f"model.name={tiny}", *SHORT, f"output.dir={tmp_path / 'run'}"]
-    words += [] if objective == "text" else ["evaluate.max_new_tokens=4"]
+    words += SHORT_ANSWERS.get(objective, ())
     said = tw("train", f"examples/{name}.yaml", *words, "--json")
     assert said.status in {0, 1}, said.err
     result = json.loads((tmp_path / "run" / "result.json").read_text(encoding="utf-8"))

@@ -42,6 +42,7 @@ ADAPTERS: Registry[Any] = Registry(
     "adapter",
     {
         "full": "tunewright.adapt.full:Full",
+        "head": "tunewright.adapt.head:HeadOnly",
         "lora": "tunewright.adapt.lora:Lora",
     },
 )

@@ -12,7 +12,7 @@ import typer
 
 from tunewright.cli import output
 from tunewright.cli.console import ConsoleObserver
-from tunewright.core.errors import ConfigError, RunError
+from tunewright.core.errors import ConfigError, ModelError, RunError
 from tunewright.core.paths import RunDir
 from tunewright.core.records import Message
 from tunewright.data.render import Renderer
@@ -117,6 +117,10 @@ def chat(model: str, system: str | None, temperature: float, max_new_tokens: int
     """A conversation in the terminal."""
     use_all_cores()
     loaded = load(model)
+    if loaded.judges:
+        raise ModelError(
+            f"{model} was trained to judge text with a head and cannot answer; see `tunewright eval {model}`"
+        )
     renderer = Renderer(loaded.tokenizer)
     stop_ids = renderer.stop_ids | own_stop_ids(loaded.model)
     sampling = Sampling(max_new_tokens=max_new_tokens, temperature=temperature, stop_ids=stop_ids)

@@ -57,7 +57,8 @@ def show(file: Path, options: dict[str, Any], as_json: bool) -> None:
         for token, weight, _ in row["tokens"]:
             text.append(token, style="bold green" if weight else "dim")
         trained = sum(weight != 0 for _, weight, _ in row["tokens"])
-        console.print(f"{row['where']}: {len(row['tokens'])} tokens, {trained} trained", style="cyan")
+        name = f"{row['where']}: " + (f"{row['part']}, " if "part" in row else "")
+        console.print(f"{name}{len(row['tokens'])} tokens, {trained} trained", style="cyan")
         console.print(text, soft_wrap=True)
         if not console.is_terminal:
             console.print("weights: " + " ".join(f"{w:g}" for _, w, _ in row["tokens"]), soft_wrap=True)

@@ -83,6 +83,10 @@ class RunDir:
         return self.root / "model"
 
     @property
+    def cache(self) -> Path:
+        return self.root / "cache"
+
+    @property
     def events(self) -> Path:
         return self.root / "events.jsonl"
 

@@ -36,12 +36,16 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Meta:
-    """Where an example came from. ``line`` is the 1-based physical line, or the row number of a table."""
+    """Where an example came from. ``line`` is the 1-based physical line, or the row number of a table.
+
+    ``task`` is what the row is for, in a run that learns several things.
+    """
 
     source: str = "<memory>"
     line: int = 0
     id: str | None = None
     group: str | None = None
+    task: str | None = None
 
     def where(self) -> str:
         """``file:line``, the form every message uses."""

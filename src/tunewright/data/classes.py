@@ -4,6 +4,8 @@ What a label means is seen from the label itself, never from other rows: that ke
 are appended. Text is a class. A number with a fraction is a point on a scale, also where a table holds it as
 text. A whole number may be either, a class or a quantity, so it is treated as a class, but only the first
 ``WHOLE_CLASSES`` of them may claim a place in train.
+
+Classes of different tasks are different classes, and a task is dealt out by its shares even without classes.
 """
 
 from __future__ import annotations
@@ -21,14 +23,13 @@ _SCALE = re.compile(r"\s*[+-]?(?:\d+\.\d*|\.\d+|\d+(?=[eE]))(?:[eE][+-]?\d+)?\s*
 
 
 def class_of(example: Example) -> Class | None:
-    """What a row is stratified by, or ``None``: its label, "several labels", or the answer of a chat."""
+    """What a row is stratified by: its label, "several labels", a chat's answer, its task, or ``None``."""
     if isinstance(example, Conversation):
-        return ("answer", normalise(answer_of(example)))
-    if not isinstance(example, Labelled):
-        return None
-    if isinstance(example.label, tuple):
-        return ("labels",)
-    return next(iter(labels_of(example)), None)
+        return _of_task(("answer", normalise(answer_of(example))), example)
+    if isinstance(example, Labelled) and isinstance(example.label, tuple):
+        return _of_task(("labels",), example)
+    without = ("task", example.meta.task) if example.meta.task else None
+    return next(iter(labels_of(example)), without)
 
 
 def labels_of(example: Example) -> tuple[Class, ...]:
@@ -36,8 +37,10 @@ def labels_of(example: Example) -> tuple[Class, ...]:
     if not isinstance(example, Labelled):
         return ()
     if isinstance(example.label, tuple):
-        return tuple(("str", label) for label in example.label)
-    return () if _on_a_scale(example.label) else ((type(example.label).__name__, str(example.label)),)
+        return tuple(_of_task(("str", label), example) for label in example.label)
+    if _on_a_scale(example.label):
+        return ()
+    return (_of_task((type(example.label).__name__, str(example.label)), example),)
 
 
 def unseen(classes: Iterable[tuple[Class, int]]) -> Iterator[tuple[Class, int]]:
@@ -50,6 +53,11 @@ def unseen(classes: Iterable[tuple[Class, int]]) -> Iterator[tuple[Class, int]]:
             whole += (counted := _is_whole(known))
             if not counted or whole <= WHOLE_CLASSES:
                 yield known, place
+
+
+def _of_task(known: Class, example: Example) -> Class:
+    """``known`` of this task alone; its first and its last part stay what they are."""
+    return (known[0], example.meta.task, *known[1:]) if example.meta.task else known
 
 
 def _on_a_scale(label: object) -> bool:

@@ -28,8 +28,8 @@ def label_of(row: Row, names: tuple[str, ...]) -> Any:
     key = key_of(row, names)
     label = row.get(key)
     if isinstance(label, list):
-        if not label or not all(isinstance(item, str) and item.strip() for item in label):
-            raise BadRow("wrong_type", f"{key} must be a list of one or more texts")
+        if not all(isinstance(item, str) and item.strip() for item in label):
+            raise BadRow("wrong_type", f"{key} must be a list of texts; an empty list says none of them")
         return tuple(label)
     if label is None or (isinstance(label, str) and not label.strip()):
         raise BadRow("empty_label", f"{key} is empty")

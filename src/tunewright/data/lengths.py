@@ -82,7 +82,7 @@ def _cut_branches(tokens: Tokens, length: int) -> list[Tokens]:
         extras["cut_answer"] = 1.0
     whole = zip(cut, tokens.branches, strict=True)
     branches = tuple(replace(b, extras=before.extras) for b, before in whole)
-    return [replace(tokens, branches=tokens.branches, extras=extras)]
+    return [replace(tokens, branches=branches, extras=extras)]
 
 
 def chunked(ids: list[int], weights: list[float], length: int) -> list[Tokens]:

@@ -26,7 +26,7 @@ from tunewright.data.columns import (
 )
 from tunewright.data.container import Container, container_of
 from tunewright.data.messages import Repairs
-from tunewright.data.origin import is_own_meta, name_of
+from tunewright.data.origin import is_own_meta, name_of, task_of
 from tunewright.data.problems import BadRow, Problem, problem
 from tunewright.data.raw_rows import raw_rows
 from tunewright.data.rows import Notes, Raw
@@ -106,7 +106,10 @@ def load(
 
 @dataclass
 class Reader:
-    """One pass over one file. ``format`` is known after the first row, ``facts()`` after the last."""
+    """One pass over one file. ``format`` is known after the first row, ``facts()`` after the last.
+
+    A file that preparing wrote for several tasks has a format for each of them.
+    """
 
     path: str | Path
     columns: Mapping[str, str] | None = field(default=None, kw_only=True)
@@ -118,6 +121,7 @@ class Reader:
         self.known: Format | None = format_named(self.format) if self.format else None
         self.rows = 0
         self.keys: dict[str, None] = {}
+        self._of_task: dict[str, Format | None] = {}
         self._container: Container | None = None
         self._notes = Notes()
         self._map = column_map(self.columns) if self.columns else None
@@ -151,7 +155,8 @@ class Reader:
             if len(objects) >= HEAD_ROWS or len(head) >= 50 * HEAD_ROWS:
                 break
         self.keys = dict.fromkeys(path for row in objects for path in paths_of(row))
-        mapped = [row for row in map(self._mapped_or_none, objects) if row is not None]
+        alike = [row for row in objects if task_of(row) == task_of(objects[0])]
+        mapped = [row for row in map(self._mapped_or_none, alike) if row is not None]
         self.known = self.known or format_of(mapped)
         if self.known is None and mapped:
             keys = ", ".join(shown(key) for key in list(mapped[0])[:12])
@@ -188,6 +193,8 @@ class Reader:
         if type(row) is not dict:
             raise row if isinstance(row, BadRow) else BadRow("not_object", f"the row is {kind(row)}")
         mapped = self._map(row) if self._map else row
+        if (task := task_of(row)) is not None and not self.format:
+            self.known = self._of_task[task] = self._of_task.get(task) or format_of([mapped]) or self.known
         if self.known is None:
             raise BadRow("missing_column", "no row at the start of the file has the mapped columns")
         meta = self._meta(row, mapped, raw.line)
@@ -228,12 +235,14 @@ class Reader:
         if is_own_meta(given):
             source, number, id_ = given["source"], given["line"], given.get("id")
             group = given.get("group") if self.group is None else self._group(row, line)
+            task = given.get("task")
         else:
             source, number, id_ = self.source, line, mapped.get("id", row.get("id"))
+            task = None
             group = self._given_group(row, mapped, line)
             if given is not None and not self._keeps_rest():
                 self._notes.ignore("meta", line)
-        return Meta(source, number, name_of(id_, "id"), name_of(group, "group"))
+        return Meta(source, number, name_of(id_, "id"), name_of(group, "group"), name_of(task, "task"))
 
     def _given_group(self, row: dict[str, Any], mapped: dict[str, Any], line: int) -> Any:
         if self.group is not None:

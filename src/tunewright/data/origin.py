@@ -7,14 +7,24 @@ from typing import Any, TypeGuard
 from tunewright.data.columns import kind
 from tunewright.data.problems import BadRow
 
-_OWN = frozenset({"source", "line", "id", "group"})
+_OWN = frozenset({"source", "line", "id", "group", "task"})
 
 
 def is_own_meta(given: Any) -> TypeGuard[dict[str, Any]]:
     """True for the ``meta`` that preparing writes."""
     if not isinstance(given, dict) or not {"source", "line"} <= given.keys() <= _OWN:
         return False
-    return isinstance(given["source"], str) and type(given["line"]) is int
+    return (
+        isinstance(given["source"], str)
+        and type(given["line"]) is int
+        and isinstance(given.get("task", ""), str)
+    )
+
+
+def task_of(row: dict[str, Any]) -> str | None:
+    """The task that preparing noted in a row, in a run that learns several."""
+    given = row.get("meta")
+    return given.get("task") if is_own_meta(given) else None
 
 
 def name_of(value: Any, key: str) -> str | None:

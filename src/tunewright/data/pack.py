@@ -12,7 +12,7 @@ changes how a step is computed, never what it computes.
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,9 +38,32 @@ def plan_epoch(
     return [best_fit(rows, sizes, micro_tokens) for rows in steps]
 
 
-def fill_epoch(sizes: Sequence[int], *, seed: int, epoch: int, tokens_per_step: int) -> list[list[int]]:
-    """The rows of each step of one epoch; ``plan_epoch`` before it packs them."""
-    return _fill_steps(epoch_order(len(sizes), seed=seed, epoch=epoch), sizes, tokens_per_step)
+def fill_epoch(
+    sizes: Sequence[int], *, seed: int, epoch: int, tokens_per_step: int, among: Sequence[int] | None = None
+) -> list[list[int]]:
+    """The rows of each step of one epoch, ``among`` those given; ``plan_epoch`` before it packs them."""
+    rows = range(len(sizes)) if among is None else among
+    return _fill_steps(order_of(rows, seed=seed, epoch=epoch), sizes, tokens_per_step)
+
+
+def shared_rows(tasks: Sequence[str], shares: Mapping[str, float], *, seed: int, epoch: int) -> Sequence[int]:
+    """The rows of one epoch in ascending order, where row i is of ``tasks[i]`` and a task has a share.
+
+    A task with n rows gives round(share n), at least one, of them. All epochs together go round and round one
+    shuffled circle of its rows, so no row comes k + 1 times before every row of the task came k times.
+    """
+    if not shares:
+        return range(len(tasks))
+    members: dict[str, list[int]] = {}
+    for row, task in enumerate(tasks):
+        members.setdefault(task, []).append(row)
+    found: list[int] = []
+    for task, own in members.items():
+        keys = _mix(np.array(own, dtype=np.uint64), seed_from("row share", seed))
+        circle = [own[i] for i in np.argsort(keys, kind="stable")]
+        taken = max(1, round(shares.get(task, 1.0) * len(own)))
+        found += [circle[(epoch * taken + i) % len(own)] for i in range(taken)]
+    return sorted(found)
 
 
 def total_steps(sizes: Sequence[int], epochs: int, *, seed: int, tokens_per_step: int) -> int:
@@ -53,8 +76,17 @@ def total_steps(sizes: Sequence[int], epochs: int, *, seed: int, tokens_per_step
 
 def epoch_order(rows: int, *, seed: int, epoch: int) -> list[int]:
     """Row indices in the order of the epoch: sorted by a hash of (seed, epoch, index)."""
-    keys = _mix(np.arange(rows, dtype=np.uint64), seed_from("row order", seed, epoch))
-    order: list[int] = np.argsort(keys, kind="stable").tolist()
+    return order_of(range(rows), seed=seed, epoch=epoch)
+
+
+def order_of(rows: Sequence[int], *, seed: int, epoch: int) -> list[int]:
+    """``rows`` (ascending) in the order of the epoch; the copies of a row have a hash each."""
+    indices = np.asarray(rows, dtype=np.uint64)
+    copies = np.arange(len(indices)) - np.searchsorted(indices, indices)
+    keys = _mix(indices, seed_from("row order", seed, epoch))
+    for copy in range(1, int(copies.max(initial=0)) + 1):
+        keys[copies == copy] = _mix(indices[copies == copy], seed_from("row order", seed, epoch, copy))
+    order: list[int] = indices[np.argsort(keys, kind="stable")].tolist()
     return order
 
 

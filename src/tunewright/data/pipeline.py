@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,10 @@ class PrepareSettings(Section):
     format: str | None = Field(default=None, description="Format, instead of recognising it.")
     group: str | None = Field(default=None, description="Key whose rows must stay on one side of the split.")
     split: SplitSettings = SplitSettings()
+    tasks: dict[str, str] = Field({}, description="File -> task; empty where all rows are for one thing.")
+    task_columns: dict[str, dict[str, str]] = Field(
+        {}, description="Task -> columns, where its files have others than ``columns`` says."
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +80,9 @@ def prepare(
     settings: PrepareSettings,
 ) -> Prepared:
     """Read, reject, drop exact duplicates, separate and split; see ``docs/data.md`` for the guarantees.
+
+    Rows of different tasks may differ in kind and are never duplicates of each other, but what they ask
+    stands on one side of the split, whatever their task.
 
     Raises ``DataError`` if a file cannot be read, files differ in kind, or nothing is left to train on, and
     ``ConfigError`` if no training row has the group key.
@@ -108,10 +115,11 @@ def prepare(
         "rows_in": rows_in,
         "rows_out": rows_out,
         "rejected": len(rejected),
-        "kind": kind_of(parts["train"][0]),
+        "kind": " and ".join(dict.fromkeys(kind_of(example) for example in parts["train"])),
         "steps": steps,
         "repaired": _counts([p for d in loaded.values() for p in d.problems if p.action == "repaired"]),
         "splits": {side: _described(parts[side]) for side in SIDES},
+        **({"tasks": _by_task(parts)} if settings.tasks else {}),
         "notes": notes + _changes([p for d in loaded.values() for p in d.problems]),
         "settings": settings.model_dump(),
         "files": [{"used_for": side, **asdict(facts)} for side in SIDES for facts in loaded[side].files],
@@ -134,18 +142,34 @@ def _rejection(p: Problem) -> dict[str, Any]:
 
 
 def _load(paths: Sequence[str | Path], settings: PrepareSettings) -> Loaded:
-    return load(paths, columns=settings.columns, format=settings.format, group=settings.group)
+    """All files of one side; a row's task is that of the file it was read from."""
+    whole = Loaded([], [], [])
+    for path in paths:
+        task = settings.tasks.get(str(path))
+        columns = settings.task_columns.get(task or "", settings.columns)
+        data = load([path], columns=columns, format=settings.format, group=settings.group)
+        whole.examples.extend(_of_task(example, task) for example in data.examples)
+        whole.problems.extend(data.problems)
+        whole.files.extend(data.files)
+        whole.keys.update(data.keys)
+    return whole
+
+
+def _of_task(example: Example, task: str | None) -> Example:
+    return example if example.meta.task == task else replace(example, meta=replace(example.meta, task=task))
 
 
 def _one_kind(parts: Parts) -> None:
-    """One run trains on one kind of example; a mixture is a mistake in the list of files."""
-    first: dict[str, str] = {}
+    """One task is learnt from one kind of example; a mixture is a mistake in the list of files."""
+    first: dict[str | None, dict[str, str]] = {}
     for side in SIDES:
         for example in parts[side]:
-            first.setdefault(kind_of(example), example.meta.where())
-    if len(first) > 1:
-        found = ", ".join(f"{kind} ({where})" for kind, where in first.items())
-        raise DataError(f"the files hold different kinds of rows: {found}; prepare each kind by itself")
+            first.setdefault(example.meta.task, {}).setdefault(kind_of(example), example.meta.where())
+    for task, kinds in first.items():
+        if len(kinds) > 1:
+            found = ", ".join(f"{kind} ({where})" for kind, where in kinds.items())
+            whose = f"the files of task {task!r}" if task else "the files"
+            raise DataError(f"{whose} hold different kinds of rows: {found}; prepare each kind by itself")
 
 
 def _grouped(train: Loaded, settings: PrepareSettings) -> None:
@@ -172,13 +196,13 @@ def _changes(problems: Sequence[Problem]) -> list[str]:
 
 
 def _without_duplicates(parts: Parts) -> tuple[Parts, list[Problem]]:
-    """Drop rows that are equal but for white space within a part; the first is kept."""
+    """Drop rows of a task that are equal but for white space within a part; the first is kept."""
     kept: Parts = {side: [] for side in SIDES}
     dropped = []
     for side in SIDES:
-        seen: dict[bytes, str] = {}
+        seen: dict[tuple[str | None, bytes], str] = {}
         for example in parts[side]:
-            key = row_key(example)
+            key = example.meta.task, row_key(example)
             if key in seen:
                 dropped.append(problem(*_place(example), "duplicate", f"equal to {seen[key]}"))
             else:
@@ -245,6 +269,14 @@ def _step(name: str, rows: int, dropped: Sequence[Problem]) -> dict[str, Any]:
 
 def _described(examples: Sequence[Example]) -> dict[str, Any]:
     return {"rows": len(examples), "sha256": hashlib.sha256(to_jsonl(examples)).hexdigest()}
+
+
+def _by_task(parts: Parts) -> dict[str, dict[str, int]]:
+    """Rows of each side, by task."""
+    counts = {side: Counter(str(example.meta.task) for example in parts[side]) for side in SIDES}
+    return {
+        task: {side: counts[side][task] for side in SIDES} for task in sorted(set().union(*counts.values()))
+    }
 
 
 def _write_bytes(path: Path, content: bytes) -> None:

@@ -112,10 +112,11 @@ class Fit:
             betas=settings.betas,
             rate_of=job.rate_of,
         )
-        self.source = job.source or Stored(job.train)
-        self.plan = steps_in_order(self.source.sizes, settings.pace, self.source.updates)
+        shares = job.objective.shares
+        self.source = job.source or Stored(job.train, shares, settings.seed)
+        self.plan = steps_in_order(self.source.sizes, settings.pace, self.source.updates, self.source.rows)
         sizes = [*self.source.sizes, *(t.size for t in job.validation)]
-        self.plan_digest = digest([asdict(settings), sizes, self.source.updates])
+        self.plan_digest = digest([asdict(settings), sizes, self.source.updates, dict(shares)])
         self.state = State()
         self.device = next(iter(self.parameters.values())).device
         self.judged = bool(job.validation) or job.task_metrics is not None

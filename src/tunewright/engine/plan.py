@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from tunewright.core.records import Tokens
 from tunewright.data.pack import MicroBatch, best_fit, fill_epoch
+
+RowsOf = Callable[[int], Sequence[int]]  # epoch -> the rows that stand in it
 
 
 class Planned(NamedTuple):
@@ -28,14 +30,19 @@ class Pace:
     max_steps: int | None = None
 
 
-def steps_in_order(sizes: Sequence[int], pace: Pace, updates: int = 1) -> list[Planned]:
+def steps_in_order(
+    sizes: Sequence[int], pace: Pace, updates: int = 1, rows_of: RowsOf | None = None
+) -> list[Planned]:
     """Every update of the run; a pure function of the sizes of the rows and of the settings.
 
-    Each group of rows stands ``updates`` times in a row.
+    Each group of rows stands ``updates`` times in a row. ``rows_of`` gives the rows of an epoch, if not all.
     """
     plan: list[Planned] = []
     for epoch in range(pace.epochs):
-        steps = fill_epoch(sizes, seed=pace.seed, epoch=epoch, tokens_per_step=pace.tokens_per_step)
+        among = rows_of(epoch) if rows_of else range(len(sizes))
+        steps = fill_epoch(
+            sizes, seed=pace.seed, epoch=epoch, tokens_per_step=pace.tokens_per_step, among=among
+        )
         for done, rows in enumerate(steps, start=1):
             size = sum(sizes[row] for row in rows)
             plan += [Planned(tuple(rows), size, round(epoch + done / len(steps), 4))] * updates

@@ -15,7 +15,7 @@ Shapes: n rows, k additive statistics of a row, R resamples.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -53,7 +53,7 @@ class Metric:
     spread: Callable[[Array], Stats] = as_columns
     finish: Callable[[Array, Array], Array] = mean
     higher_is_better: bool = True
-    needs: Literal["text", "logprobs"] = "text"
+    needs: Literal["text", "logprobs", "pairs", "head"] = "text"
     unit: str = "share"
     bounds: tuple[float, float] | None = (0.0, 1.0)
     signature: str = ""
@@ -63,7 +63,8 @@ class Metric:
 
         A metric with ``needs == "text"`` takes generated and reference answers. One with ``"logprobs"``
         takes, per row, the summed negative log-likelihood of the reference answer (nats) and its number of
-        tokens.
+        tokens. One with ``"pairs"`` (log-likelihoods of judged answers) or ``"head"`` (what a head says)
+        takes that and what is right, in a form of its own.
         Raises ``DataError`` if the two differ in length, if there is no row, or if a row cannot be scored.
         """
         if len(predictions) != len(references):
@@ -102,9 +103,16 @@ def dense(stats: Any) -> Array:
 
 
 class Metrics(Registry[Metric]):
-    """Metrics by name, where ``family:argument`` makes one on demand (``json_field:queue``)."""
+    """Metrics by name, where ``family:argument`` makes one on demand (``json_field:queue``).
+
+    ``task/metric`` is the metric of that name, on the rows of one of several tasks.
+    """
 
     def __getitem__(self, name: str) -> Metric:
+        task, metric = split_task(name)
+        if task:
+            found = self[metric]
+            return replace(found, name=name, unit=name if found.unit == found.name else found.unit)
         family, colon, argument = name.partition(":")
         if not colon:
             return super().__getitem__(name)
@@ -113,13 +121,20 @@ class Metrics(Registry[Metric]):
         return FAMILIES[family](argument)
 
     def __contains__(self, name: object) -> bool:
-        family, colon, argument = str(name).partition(":")
-        return (bool(argument) and family in FAMILIES) if colon else super().__contains__(name)
+        family, colon, argument = split_task(str(name))[1].partition(":")
+        return (bool(argument) and family in FAMILIES) if colon else super().__contains__(family)
+
+
+def split_task(name: str) -> tuple[str, str]:
+    """``support/exact_match`` -> task and metric; the task is empty where the name has none."""
+    task, slash, metric = name.partition("/")
+    return (task, metric) if slash and ":" not in task else ("", name)
 
 
 _HERE = "tunewright.evaluate"
 FAMILIES: Registry[Callable[[str], Metric]] = Registry(
-    "metric family", {"json_field": f"{_HERE}.metrics_json:json_field"}
+    "metric family",
+    {"json_field": f"{_HERE}.metrics_json:json_field", "reward": f"{_HERE}.metrics_reward:part"},
 )
 METRICS = Metrics(
     "metric",
@@ -131,8 +146,17 @@ METRICS = Metrics(
         "json_fields": f"{_HERE}.metrics_json:json_fields",
         "accuracy": f"{_HERE}.metrics_label:accuracy",
         "macro_f1": f"{_HERE}.metrics_label:macro_f1",
+        **{name: f"{_HERE}.metrics_head:{name}" for name in ("label_exact", "label_f1", "label_macro_f1")},
+        **{name: f"{_HERE}.metrics_head:{name}" for name in ("rank_error", "calibration_error")},
+        **{name: f"{_HERE}.metrics_number:{name}" for name in ("mae", "rmse", "r2")},
+        **{name: f"{_HERE}.metrics_number:{name}" for name in ("interval_coverage", "interval_width")},
         "bleu": f"{_HERE}.metrics_corpus:bleu",
         "chrf": f"{_HERE}.metrics_corpus:chrf",
         "perplexity": f"{_HERE}.metrics_corpus:perplexity",
+        "reward": f"{_HERE}.metrics_reward:reward",
+        **{name: f"{_HERE}.metrics_pairs:{name}" for name in ("prefers_chosen", "liked_auc", "reward_auc")},
+        **{n: f"{_HERE}.metrics_pairs:{n}" for n in ("reward_accuracy", "reward_margin", "liked_margin")},
+        **{name: f"{_HERE}.metrics_ranked:{name}" for name in ("pair_accuracy", "pair_calibration")},
+        **{name: f"{_HERE}.metrics_ranked:{name}" for name in ("shorter_accuracy", "length_correlation")},
     },
 )

@@ -39,6 +39,7 @@ class ReportData:
     answers:     one mapping per test row: ``where``, ``prompt``, ``reference``, ``answers`` and ``scores`` by
                  system, ``group`` (``random``, ``worst`` or ``best``).
     first_batch: the documents of the first packed batch, each a list of (token text, loss weight, role).
+    batch_labels: the label of each of these documents, where a head learns labels instead of tokens.
     receipt:     the data receipt, any nesting of mappings and lists.
     settings:    one mapping per setting: ``name``, ``value``, ``source`` (default, recipe, command line or
                  auto) and ``help``.
@@ -49,6 +50,7 @@ class ReportData:
     curves: Mapping[str, Any] = field(default_factory=dict)
     answers: Sequence[Mapping[str, Any]] = ()
     first_batch: Sequence[Sequence[tuple[str, float, str]]] = ()
+    batch_labels: Sequence[str] = ()
     receipt: Mapping[str, Any] = field(default_factory=dict)
     settings: Sequence[Mapping[str, Any]] = ()
     reproduce: Sequence[str] = ()
@@ -65,6 +67,9 @@ def render_report(report: ReportData) -> str:
         .get_template("page.html.j2")
         .render(
             result=report.result,
+            predicted=report.result["model"].get("judged") in view.PREDICTED,
+            numeric=report.result["model"].get("judged") == "numbers",
+            compared=report.result["model"].get("judged") in view.COMPARED,
             style=Markup(style),
             script=Markup(script),
             policy=_policy(style, script),
@@ -76,7 +81,7 @@ def render_report(report: ReportData) -> str:
             groups=view.answer_groups(report.answers),
             unfinished=view.unfinished(report.result),
             training=view.training(report.result, report.curves),
-            batch=view.batch(report.first_batch),
+            batch=view.batch(report.first_batch, report.batch_labels),
             receipt=view.receipt_blocks(report.receipt),
             cost=view.cost(report.result),
             settings=[{**s, "value": view.cell(s["value"])} for s in report.settings],

@@ -18,6 +18,13 @@ _SYSTEMS = {
     "zero_shot": "Untouched model",
     "few_shot": "Few-shot prompt",
     "retrieval": "Retrieval prompt",
+    "teacher": "Teacher",
+    "majority": "Most frequent label",
+    "naive_bayes": "Naive Bayes on words",
+    "mean": "Mean of the labels",
+    "ridge": "Ridge regression on words",
+    "longer": "The longer answer",
+    "likelihood": "The likelier answer",
     TUNED: "Tuned model",
 }
 _PARTS = ("systems", "differences")

@@ -20,6 +20,8 @@ _GROUPS = {
     "worst": ("Weakest answers", "Where the tuned model scored lowest, or fell furthest behind."),
     "best": ("Biggest gains", "Where the tuned model improved most, or scored highest."),
 }
+PREDICTED = ("labels", "numbers")  # ways of judging by what a head predicts
+COMPARED = ("preferences", "scores")  # … and by answers that are read, not written
 _ANSWERS_OPEN = 3
 _TEXT_LIMIT = 4000
 _BATCH_TOKENS = 6000
@@ -57,7 +59,7 @@ def unfinished(result: Mapping[str, Any]) -> list[str]:
 
 
 def _answer(answer: Mapping[str, Any]) -> View:
-    scores = answer.get("scores") or {}
+    scores, notes = answer.get("scores") or {}, answer.get("notes") or {}
     columns = []
     for name in systems_in_order(answer["answers"]):
         text = answer["answers"][name]
@@ -67,8 +69,11 @@ def _answer(answer: Mapping[str, Any]) -> View:
                 "name": system_name(name),
                 "tuned": name == TUNED,
                 "score": None if score is None else f"{score:.3g}",
+                "note": notes.get(name),
                 "exact": text == answer["reference"],
-                "pieces": _pieces(answer["reference"], text) if name == TUNED else _plain(text),
+                "pieces": _pieces(answer["reference"], text)
+                if name == TUNED and name not in notes
+                else _plain(text),
             }
         )
     return {
@@ -131,15 +136,23 @@ def _watched(facts: Mapping[str, Any]) -> str | None:
     return f"{name} was best at step {step} ({cell(float(best))}), and that checkpoint was kept."
 
 
-def batch(documents: Sequence[Sequence[tuple[str, float, str]]]) -> View:
-    """The first packed batch: each token's text with unseen characters shown, and whether it is trained."""
+def batch(documents: Sequence[Sequence[tuple[str, float, str]]], labels: Sequence[str] = ()) -> View:
+    """The first packed batch: each token's text with unseen characters shown, and whether it is trained.
+
+    Where a head learns, ``labels`` holds what it is to say of each document.
+    """
     shown, left = [], _BATCH_TOKENS
-    for document in documents:
+    for number, document in enumerate(documents):
         tokens = [_token(document, i) for i in range(min(left, len(document)))]
         left -= len(tokens)
         if tokens:
             shown.append(
-                {"tokens": tokens, "size": len(document), "trained": sum(w != 0 for _, w, _ in document)}
+                {
+                    "tokens": tokens,
+                    "size": len(document),
+                    "trained": sum(w != 0 for _, w, _ in document),
+                    "label": labels[number] if labels else None,
+                }
             )
     size = sum(len(d) for d in documents)
     trained = sum(w != 0 for d in documents for _, w, _ in d)
@@ -148,6 +161,7 @@ def batch(documents: Sequence[Sequence[tuple[str, float, str]]]) -> View:
         "count": len(documents),
         "size": size,
         "trained": trained,
+        "labelled": bool(labels),
         "left_out": size - (_BATCH_TOKENS - left),
     }
 
@@ -200,10 +214,15 @@ def run_facts(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     facts.append(
         (
             "Steps",
-            f"{show.number(counts.get('steps'))}, {show.number(counts.get('tokens_trained'))} trained tokens",
+            f"{show.number(counts.get('steps'))}, {show.number(counts.get('tokens_trained'))} {tokens_of(model)}",
         )
     )
     return facts
+
+
+def tokens_of(model: Mapping[str, Any]) -> str:
+    """What the tokens of a run are called: trained, or only read where a head learns labels."""
+    return "tokens read" if model.get("judged") in PREDICTED else "trained tokens"
 
 
 def receipt_blocks(receipt: Mapping[str, Any], title: str = "Summary") -> list[View]:

@@ -30,11 +30,11 @@ CEILING = 512  # no answer is given more tokens than this unless the recipe says
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A prompt, the answer the data gives, and the whole conversation they come from (or a document)."""
+    """A prompt, the answer the data gives, and the whole row that they come from."""
 
     prompt: tuple[Message, ...]
     reference: str
-    example: Conversation | Text
+    example: Example
     tools: tuple[dict[str, Any], ...] = ()
 
     @property
@@ -45,13 +45,19 @@ class Question:
 
 @dataclass
 class Answers:
-    """What one system answered, and its cost. ``scores`` holds each metric's rows, see ``Metric.rows``."""
+    """What one system answered, and its cost. ``scores`` holds each metric's rows, see ``Metric.rows``.
+
+    ``notes`` say something about each answer, where it was chosen rather than written: how sure it is. Where
+    rows are of several tasks, ``parts`` has the texts of each task, and ``scores`` still those of all.
+    """
 
     texts: list[str] = field(default_factory=list)
     unfinished: int = 0
     new_tokens: int = 0
     seconds: float = 0.0
     scores: dict[str, np.ndarray] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    parts: dict[str, Answers] = field(default_factory=dict)
 
 
 def drawn(examples: Sequence[Example], limit: int | None, seed: int) -> list[Example]:
@@ -149,6 +155,7 @@ def reading(
     if isinstance(question.example, Text):
         return renderer.document_chunks(question.example.text, piece)
     context = [Message(m.role, m.content, 0.0, m.extra) for m in with_shots(shots, question.prompt)]
+    assert isinstance(question.example, Conversation), "only conversations have an answer to be read"
     last = Message("assistant", question.reference, 1.0, question.example.messages[-1].extra)
     return renderer.conversation(Conversation((*context, last), question.example.meta, question.tools))
 

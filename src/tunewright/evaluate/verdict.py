@@ -112,4 +112,14 @@ def _unit(metric: Metric) -> str:
 
 def _called(system: str) -> str:
     """``zero_shot`` as people write it; a path or a model's name stays as it is."""
-    return {"zero_shot": "zero-shot", "few_shot": "few-shot"}.get(system, system)
+    known = {
+        "zero_shot": "zero-shot",
+        "few_shot": "few-shot",
+        "majority": "the most frequent label",
+        "naive_bayes": "naive Bayes",
+        "mean": "the mean of the labels",
+        "ridge": "ridge regression",
+        "longer": "always taking the longer answer",
+        "likelihood": "always taking the likelier answer",
+    }
+    return known.get(system, system)

@@ -85,9 +85,9 @@ class ModelForward:
 
         return torch.cat([piece(rows) for rows in chunks(len(source), self.head.weight.shape[0])])
 
-    def scores(self, batch: Any, hidden: Tensor | None = None) -> Tensor:
-        """Output of the head ``score`` for each segment, its prefix included: (S, K) float32."""
-        head = head_called(self.model, "score")
+    def scores(self, batch: Any, hidden: Tensor | None = None, name: str = "score") -> Tensor:
+        """Output of the head ``name`` for each segment, its prefix included: (S, K) float32."""
+        head = head_called(self.model, name)
         scores: Tensor = head(self.pooled(batch, head.pooling, hidden))
         return scores
 

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from peft import PeftModel
+from peft import PeftConfig, PeftModel
 from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -21,9 +22,12 @@ from transformers.utils import logging as transformers_logging
 from tunewright.core.errors import ModelError
 from tunewright.core.names import nearest
 from tunewright.core.paths import RunDir
+from tunewright.models.classifier import refuse_foreign
 from tunewright.models.embedded import EMBEDDED, embedded_path
 from tunewright.models.precision import Precision, choose
-from tunewright.models.quiet import quiet_peft
+from tunewright.models.quiet import quiet_loading, quiet_peft
+from tunewright.models.score import restore
+from tunewright.models.score_files import read_heads
 
 transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
@@ -55,13 +59,17 @@ class ModelRef:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model ready to use. ``notes`` are things the user should be told."""
+    """A model ready to use. ``notes`` are things the user should be told.
+
+    ``judges`` says that it was trained to judge text with a head and cannot be asked to write any more.
+    """
 
     model: nn.Module
     tokenizer: Any
     ref: ModelRef
     precision: Precision
     notes: tuple[str, ...] = field(default=())
+    judges: bool = False
 
 
 def resolve(name: str) -> ModelRef:
@@ -155,17 +163,33 @@ def load(
     if ref.path.endswith(".gguf"):
         folder, kwargs["gguf_file"] = str(Path(ref.path).parent), Path(ref.path).name
         kwargs.pop("use_safetensors")
-    model = _reading(
-        ref, lambda: AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=False, **kwargs)
-    )
+    heads = read_heads(ref.adapter or Path(ref.path))
+    if heads is None:
+        refuse_foreign(ref.name, ref.adapter or Path(ref.path))
+    with quiet_loading() if heads else nullcontext():  # a classifier may have no output layer of words
+        model = _reading(
+            ref, lambda: AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=False, **kwargs)
+        )
     tokenizer, note = load_tokenizer(name, template)
     notes += [note] if note else []
     if ref.adapter is not None:
         _check_base(ref.adapter, model)
-        with quiet_peft():
-            model = _reading(ref, lambda: PeftModel.from_pretrained(model, str(ref.adapter)))
+    if heads is not None:
+        restore(model, heads)
+    if ref.adapter is not None:
+        model = _with_adapter(ref, model)
     model.to(precision.device).eval()
-    return Loaded(model, tokenizer, ref, precision, tuple(notes))
+    return Loaded(model, tokenizer, ref, precision, tuple(notes), heads is not None and not heads.writes)
+
+
+def _with_adapter(ref: ModelRef, model: Any) -> Any:
+    """The adapter on top. What it says of a head is left out: the model has its heads already."""
+    with quiet_peft():
+        config: Any = _reading(ref, lambda: PeftConfig.from_pretrained(str(ref.adapter)))
+        if config.task_type == "SEQ_CLS":
+            others = [name for name in config.modules_to_save or () if name != "score"]
+            config.task_type, config.modules_to_save = "CAUSAL_LM", others or None
+        return _reading(ref, lambda: PeftModel.from_pretrained(model, str(ref.adapter), config=config))
 
 
 def load_tokenizer(name: str, template: str | None = None) -> tuple[Any, str | None]:

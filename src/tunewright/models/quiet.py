@@ -6,6 +6,8 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from transformers.utils import logging
+
 
 @contextmanager
 def quiet_peft() -> Iterator[None]:
@@ -14,3 +16,14 @@ def quiet_peft() -> Iterator[None]:
         warnings.filterwarnings("ignore", category=FutureWarning, message=".*is_gradient_checkpointing")
         warnings.filterwarnings("ignore", message="Could not find a config file")
         yield
+
+
+@contextmanager
+def quiet_loading() -> Iterator[None]:
+    """transformers reports weights that a file has too many or too few of, where that is known and wanted."""
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)

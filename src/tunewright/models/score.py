@@ -7,7 +7,9 @@ needs no seed and the first gradient reaches the head alone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -17,6 +19,25 @@ from torch import Tensor, nn
 from tunewright.core.errors import ModelError
 
 HEADS = ("score", "value", "balance")
+
+
+@dataclass(frozen=True)
+class StoredSpec:
+    """What ``objectives.base.HeadSpec`` says of a head, read from a file."""
+
+    outputs: int
+    pooling: str = "last"
+    bias: bool = False
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class StoredHeads:
+    """Heads as they were saved; ``writes`` says whether the model beneath them can still write text."""
+
+    specs: Mapping[str, StoredSpec]
+    weights: Mapping[str, Tensor]
+    writes: bool
 
 
 class ScoreHead(nn.Module):
@@ -39,10 +60,11 @@ class ScoreHead(nn.Module):
 class Numbers(nn.Module):
     """K trained numbers that depend on no input."""
 
-    def __init__(self, outputs: int) -> None:
+    def __init__(self, outputs: int, facts: Mapping[str, Any]) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(outputs))
-        self.facts: dict[str, Any] = {}
+        self.bias, self.pooling = None, "none"
+        self.facts: dict[str, Any] = dict(facts)
 
 
 def attach(model: Any, heads: Mapping[str, Any]) -> None:
@@ -50,19 +72,64 @@ def attach(model: Any, heads: Mapping[str, Any]) -> None:
     lm = model.get_base_model() if hasattr(model, "get_base_model") else model
     width = lm.config.get_text_config().hidden_size
     for name, spec in heads.items():
-        assert name in HEADS, f"unknown head {name!r}; known: {HEADS}"
+        assert _names_head(name), f"unknown head {name!r}; known: {HEADS}"
         head: nn.Module
         if spec.pooling == "none":
-            head = Numbers(spec.outputs)
+            head = Numbers(spec.outputs, spec.facts)
         else:
             head = ScoreHead(width, spec.outputs, pooling=spec.pooling, bias=spec.bias, facts=spec.facts)
         lm.add_module(name, head.to(next(lm.parameters()).device))
 
 
+def detach(model: Any) -> None:
+    """Take all heads off."""
+    lm = model.get_base_model() if hasattr(model, "get_base_model") else model
+    for name in heads_of(lm):
+        delattr(lm, name)
+
+
+def restore(model: Any, stored: StoredHeads) -> None:
+    """Put saved heads back on the causal language model, before any adapter wraps it."""
+    attach(model, stored.specs)
+    for name, head in heads_of(model).items():
+        own = head.state_dict()
+        saved = {key: stored.weights[f"{name}.{key}"] for key in own if f"{name}.{key}" in stored.weights}
+        shapes = {key: tuple(value.shape) for key, value in own.items()}
+        if shapes != {key: tuple(value.shape) for key, value in saved.items()}:
+            found = {key: list(value.shape) for key, value in stored.weights.items()}
+            raise ModelError(f"the head {name} does not fit this model: it needs {shapes}, found {found}")
+        head.load_state_dict(saved)
+        head.requires_grad_(False)
+
+
 def heads_of(model: Any) -> dict[str, Any]:
     """The heads that a model carries, by name."""
     lm = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return {name: lm._modules[name] for name in HEADS if lm._modules.get(name) is not None}
+    return {name: head for name, head in lm._modules.items() if _names_head(name) and head is not None}
+
+
+@contextmanager
+def heads_of_task(model: Any, task: str) -> Iterator[None]:
+    """For a while ``model`` has the heads of one task alone, by the names they have in a run of that task."""
+    every = take_heads_of(model, task)
+    try:
+        yield
+    finally:
+        _put(model, every)
+
+
+def take_heads_of(model: Any, task: str) -> dict[str, Any]:
+    """Leave ``model`` the heads of one task, by the names they have in a run of that task; returns them all."""
+    every, end = heads_of(model), f"__{task}"
+    _put(model, {name.removesuffix(end): head for name, head in every.items() if name.endswith(end)})
+    return every
+
+
+def _put(model: Any, heads: Mapping[str, Any]) -> None:
+    lm = model.get_base_model() if hasattr(model, "get_base_model") else model
+    detach(lm)
+    for name, head in heads.items():
+        lm.add_module(name, head)
 
 
 def head_called(model: Any, name: str) -> Any:
@@ -75,7 +142,12 @@ def head_called(model: Any, name: str) -> Any:
 
 def is_head(parameter: str) -> bool:
     """Whether a parameter's dotted name is that of a head."""
-    return any(part in HEADS for part in parameter.split(".")[:-1])
+    return any(map(_names_head, parameter.split(".")[:-1]))
+
+
+def _names_head(part: str) -> bool:
+    """``score``, or ``score__intent`` where several tasks have one each."""
+    return part.partition("__")[0] in HEADS
 
 
 def pooled(hidden: Tensor, segments: Sequence[Any], pooling: str) -> Tensor:

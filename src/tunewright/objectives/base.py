@@ -25,7 +25,7 @@ from tunewright.core.records import Example, Message, Tokens, kind_of
 from tunewright.objectives.options.table import GROUPWISE, PAIRWISE
 
 Pooling = Literal["last", "mean", "none"]
-Judged = Literal["answers", "labels", "numbers", "preferences", "scores", "rewards", "tasks"]
+Judged = Literal["answers", "distilled", "labels", "numbers", "preferences", "scores", "rewards", "tasks"]
 
 
 class Segment(NamedTuple):
@@ -158,7 +158,7 @@ class Renderer(Protocol):
 class Objective(Protocol):
     """What is minimised. Constructed from its name and its settings (``objectives.options``) alone."""
 
-    requires: frozenset[str]  # supplied before training: "reference", "rollouts", "teacher"
+    requires: frozenset[str]  # supplied before training, see run.supply: "reference", "rollouts", "teacher"
     accepts: frozenset[str]  # kinds of example, see core.records.kind_of
     judged: Judged  # how the result is measured on held-out rows
     rows_per_step: int | None  # rows of an update, where they are not counted by tokens

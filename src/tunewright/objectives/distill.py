@@ -22,7 +22,7 @@ from torch import Tensor
 
 from tunewright.core.config import build
 from tunewright.core.records import Example, Text, Tokens
-from tunewright.objectives.base import BaseObjective, Batch, Forward, LossOut, Mean, Renderer
+from tunewright.objectives.base import BaseObjective, Batch, Forward, Judged, LossOut, Mean, Renderer
 from tunewright.objectives.divergences import DIVERGENCES, POWER, TopK, matched, ranked
 from tunewright.objectives.options.distill import DistillOptions
 from tunewright.objectives.sft import SupervisedFineTuning
@@ -39,10 +39,11 @@ class Distillation(BaseObjective):
     """
 
     accepts = frozenset({"conversation", "labelled", "text"})
+    judged: Judged = "distilled"
 
     def __init__(self, name: str, options: DistillOptions) -> None:
         super().__init__(name, options)
-        self.requires = frozenset({"teacher", "rollouts"} if options.on_policy > 0 else {"teacher"})
+        self.requires = frozenset({"teacher", "student_answers"} if options.on_policy > 0 else {"teacher"})
         self.size: int | None = None
         self.teacher: Teacher | None = None
         self._written = SupervisedFineTuning(name, options)

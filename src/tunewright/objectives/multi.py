@@ -5,10 +5,10 @@ The loss of a step is the sum over its tasks k, whose mean loss L_k is their own
     fixed          sum_k w_k L_k
     uncertainty    sum_k w_k (exp(-s_k) L_k + s_k)
 
-s_k is learnt and starts at 0, where both are equal; it is best at log L_k, so a task with a larger loss comes to
-count for less. This is the weighting by homoscedastic uncertainty of Kendall, Gal and Cipolla (2018,
-arXiv 1705.07115) with s = log sigma^2: twice their term for a Gaussian error, L / (2 sigma^2) + log sigma, and
-used for every kind of loss. Their term for classes, L / sigma^2 + log sigma, is half of it at twice the loss.
+s_k is learnt and starts at 0, where both are equal; it is best at log L_k, so a task with a larger loss comes
+to count for less. This is the weighting by uncertainty of Kendall, Gal and Cipolla (2018, arXiv 1705.07115)
+with s = log sigma^2: twice their term for a Gaussian error, L / (2 sigma^2) + log sigma, here for every kind
+of loss. Their term for classes, L / sigma^2 + log sigma, would be half of it at twice the loss.
 """
 
 from __future__ import annotations
@@ -41,6 +41,11 @@ from tunewright.objectives.options.multi import MultiOptions
 BALANCE = "balance"
 
 
+def tasks_of(objective: Objective) -> Mapping[str, Objective]:
+    """The objective of each task, in order; empty where all rows are for one thing."""
+    return objective.tasks if isinstance(objective, MultiTask) else {}
+
+
 def head_of(task: str, name: str) -> str:
     """What the head ``name`` of one task is called where there are several: ``score__intent``."""
     return f"{name}__{task}"
@@ -61,15 +66,15 @@ class MultiTask(BaseObjective):
             task: make_objective(plan.objective, plan.options) for task, plan in self.plans.items()
         }
         for task, child in self.tasks.items():
-            if "rollouts" in child.requires or child.rows_per_step is not None:
+            if child.requires & {"rollouts", "student_answers"} or child.rows_per_step is not None:
                 raise ConfigError(
-                    f"objective {name!r}: task {task!r} has the objective {self.plans[task].objective!r}, which"
+                    f"objective {name!r}: task {task!r} has objective {self.plans[task].objective!r}, which"
                     " samples answers while it trains and cannot be mixed with others; train it in a run of"
                     " its own"
                 )
             if getattr(self.plans[task].options, "neftune", 0.0):
                 raise ConfigError(
-                    f"objective {name!r}: task {task!r} sets neftune, which is noise for a whole run and is not"
+                    f"objective {name!r}: task {task!r} sets neftune, noise for a whole run that is not"
                     " read for one task; remove it"
                 )
         self.requires = frozenset().union(*(child.requires for child in self.tasks.values()))
@@ -117,7 +122,7 @@ class MultiTask(BaseObjective):
     def encode(self, example: Example, renderer: Renderer) -> list[Tokens]:
         """As the objective of the row's task does, with the task marked."""
         task = self.task_of(example)
-        return list(_marked(self.tasks[task].encode(example, renderer), task))
+        return of_task(self.tasks[task].encode(example, renderer), task)
 
     def count(self, batch: Batch) -> Tensor:
         """What the objective of the batch's task counts."""
@@ -163,6 +168,6 @@ class TaskForward:
         return self.forward.numbers(head_of(self.task, name))
 
 
-def _marked(sequences: Iterable[Tokens], task: str) -> Iterable[Tokens]:
-    for tokens in sequences:
-        yield replace(tokens, task=task, branches=tuple(_marked(tokens.branches, task)))
+def of_task(sequences: Iterable[Tokens], task: str) -> list[Tokens]:
+    """``sequences`` and their branches, marked as those of ``task``."""
+    return [replace(t, task=task, branches=tuple(of_task(t.branches, task))) for t in sequences]

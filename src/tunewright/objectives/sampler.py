@@ -7,6 +7,7 @@ thought it. A dialogue with tools is many such continuations, see ``objectives.d
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
@@ -78,6 +79,14 @@ def split_stop(ids: Sequence[int], stop_ids: frozenset[int]) -> tuple[list[int],
     return list(ids[:-1] if stopped else ids), stopped
 
 
+def need_vllm() -> None:
+    """Raise ``ConfigError`` where vLLM is not installed."""
+    if importlib.util.find_spec("vllm") is None:
+        raise ConfigError(
+            "objective.rollout.sampler.kind 'vllm' needs the extra: pip install 'tunewright[vllm]'"
+        )
+
+
 class VllmSampler:
     """The engine vLLM (0.11 or later) on the same machine; it gets the adapter anew for every roll-out.
 
@@ -92,14 +101,9 @@ class VllmSampler:
         self, model: str, rank: int, save: Callable[[Path], None], sampling: Sampling, decode: Decode
     ) -> None:
         """Raises ``ConfigError`` where vLLM is not installed."""
-        try:
-            self._vllm: Any = importlib.import_module("vllm")
-            self._request: Any = importlib.import_module("vllm.lora.request").LoRARequest
-        except ImportError as error:
-            raise ConfigError(
-                "objective.rollout.sampler.kind 'vllm' needs the extra: pip install 'tunewright[vllm]'"
-                f" ({error})"
-            ) from None
+        need_vllm()
+        self._vllm: Any = importlib.import_module("vllm")
+        self._request: Any = importlib.import_module("vllm.lora.request").LoRARequest
         self._engine = self._vllm.LLM(model=model, enable_lora=True, max_lora_rank=rank, seed=0)
         self._save, self._sampling, self._decode = save, sampling, decode
         self._versions = count(1)

@@ -50,6 +50,8 @@ def evaluator(loaded: Loaded, asked: Sequence[Question], how: Asking, observe: O
 
     Raises ``ConfigError`` for metrics that do not fit, ``DataError`` for a prompt beyond the model's context.
     """
+    if loaded.judges:
+        raise ConfigError(f"{loaded.ref.name} was trained to judge text with a head; it cannot write answers")
     renderer, dtype = reader(loaded), loaded.precision.dtype  # the judge must not hold on to the model
     stop_ids = renderer.stop_ids | own_stop_ids(loaded.model)
     _check_metrics(how.metrics, asked)
@@ -138,6 +140,10 @@ def fitting_shots(
 def _check_metrics(names: Sequence[str], asked: Sequence[Question]) -> None:
     documents = [q for q in asked if isinstance(q.example, Text)]
     for name in names:
+        if METRICS[name].needs == "head":
+            raise ConfigError(f"metric {name!r} is about what a head says, but this model writes its answers")
+        if METRICS[name].needs == "pairs":
+            raise ConfigError(f"metric {name!r} is about pairs, or liked and other answers; give such rows")
         if METRICS[name].needs == "text" and documents:
             raise ConfigError(
                 f"metric {name!r} compares answers, but {documents[0].where} is a document; use perplexity"

@@ -15,23 +15,27 @@ from tunewright.adapt.base import ADAPTERS, Adapter
 from tunewright.core.config import settings_of
 from tunewright.core.errors import ConfigError
 from tunewright.core.hashing import seed_from
-from tunewright.core.records import Example, kind_of
+from tunewright.core.names import nearest
+from tunewright.core.records import Example, Tokens, kind_of
 from tunewright.data.render import Renderer
+from tunewright.engine.batch import build_batch
 from tunewright.engine.loop import FitSettings
 from tunewright.engine.schedule import auto_rate
 from tunewright.engine.stop import Watch
-from tunewright.evaluate.metrics import METRICS
+from tunewright.evaluate.metrics import METRICS, split_task
+from tunewright.models.forward import ModelForward
 from tunewright.models.load import Loaded, load
 from tunewright.models.load import resolve as resolve_model
 from tunewright.models.score import detach, is_head
 from tunewright.objectives.base import Objective, make_objective
+from tunewright.objectives.multi import tasks_of
 from tunewright.objectives.options.supervised import SftOptions
 from tunewright.run.recipe import AdaptSection, Recipe, value_at
 from tunewright.run.resolve import Resolved
 
 DEFAULTS = {name: field.default for name, field in settings_of(Recipe)}
-OWN_METRICS = ("auto", "validation_loss")
 FULL_PRECISION = frozenset({"full"})  # methods that train the weights themselves, which then stay float32
+STATES = 16  # training rows that are read to see how large hidden states are
 WHOLE = FULL_PRECISION | {"head"}  # methods without an adapter: the whole model is saved
 BY_HEAD = frozenset({"labels", "numbers", "scores"})  # judged by what a head says; nothing is written
 
@@ -77,8 +81,8 @@ def _check_base(loaded: Loaded) -> None:
     """A judge cannot be trained on; another head, such as that of a value, is of no use to a new run."""
     if loaded.judges:
         raise ConfigError(
-            f"model {loaded.ref.name!r} was trained to judge text with a head, so there is no language model to"
-            " start from; start from the model that it was made from"
+            f"model {loaded.ref.name!r} was trained to judge text with a head, so it is no language model to"
+            " start from; start from the one that it was made from"
         )
     detach(loaded.model)
 
@@ -112,18 +116,20 @@ def check_early(recipe: Recipe) -> None:
     if not recipe.evaluate.metrics:
         raise ConfigError("evaluate.metrics is empty; name a metric or leave it at auto")
     for name in recipe.evaluate.metrics if recipe.evaluate.metrics != "auto" else ():
-        _ = METRICS[name]  # raises with the nearest names
+        check_metric("evaluate.metrics", name, objective_of(recipe))
 
 
 def check_effect(recipe: Recipe) -> None:
     """Raise ``ConfigError`` for a setting that was changed and would not be read by a run like this one."""
     documents, few_shot = recipe.objective.name == "text", "few_shot" in recipe.evaluate.baselines
-    judged = objective_of(recipe).judged in BY_HEAD
-    asked = few_shot or "zero_shot" in recipe.evaluate.baselines
+    kind = objective_of(recipe).judged
+    judged = kind in BY_HEAD
+    asked = kind != "preferences" and (few_shot or "zero_shot" in recipe.evaluate.baselines)
+    silent = not asked and (judged or kind == "preferences")
     for name, idle, because in (
         ("data.train_on", judged, f"objective {recipe.objective.name} learns no tokens"),
-        ("evaluate.max_new_tokens", judged and not asked, "no baseline writes answers"),
-        ("evaluate.batch_size", judged and not asked, "no baseline writes answers"),
+        ("evaluate.max_new_tokens", silent, "no baseline writes answers"),
+        ("evaluate.batch_size", silent, "no baseline writes answers"),
         ("data.train_on", documents, "objective text learns every token"),
         ("data.over_long", documents, "documents are read in pieces"),
         ("evaluate.shots", not few_shot, "few_shot is not among evaluate.baselines"),
@@ -178,8 +184,27 @@ def check_fit(objective: Objective, adapter: Adapter, recipe: Recipe) -> None:
             " adapter to merge"
         )
     metric = recipe.train.stop.metric
-    if metric not in OWN_METRICS and metric not in METRICS:
-        _ = METRICS[metric]  # raises with the nearest names
+    if metric != "auto" and metric not in losses_of(objective):
+        check_metric("train.stop.metric", metric, objective)
+
+
+def losses_of(objective: Objective) -> tuple[str, ...]:
+    """What can be watched without asking anything: the validation loss, of all and of each task."""
+    return ("validation_loss", *(f"validation_{task}_loss" for task in tasks_of(objective)))
+
+
+def check_metric(setting: str, name: str, objective: Objective) -> None:
+    """Raise ``ConfigError`` for an unknown metric, or a task before it where there is none, or none where
+    there are several."""
+    (task, metric), tasks = split_task(name), tasks_of(objective)
+    if setting == "train.stop.metric" and name.startswith("validation_"):
+        raise ConfigError(f"{setting}: unknown loss {name!r}. {nearest(name, losses_of(objective))}")
+    _ = METRICS[metric]  # raises with the nearest names
+    if task and not tasks:
+        raise ConfigError(f"{setting}: {name!r} names the task {task!r}, but this objective has no tasks")
+    if tasks and task not in tasks:
+        near = nearest(task, tasks) if task else f"Write {next(iter(tasks))}/{metric}."
+        raise ConfigError(f"{setting}: {name!r} must name one of the tasks, as TASK/METRIC. {near}")
 
 
 def check_kinds(objective: Objective, name: str, examples: Sequence[Example]) -> None:
@@ -199,14 +224,24 @@ def context_of(loaded: Loaded) -> int:
     return int(getattr(config.get_text_config(), "max_position_embeddings", None) or 2**30)
 
 
-def pin_rate(resolved: Resolved, loaded: Loaded) -> Resolved:
-    """Work out ``learning_rate: auto``."""
+def pin_rate(resolved: Resolved, loaded: Loaded, train: Sequence[Tokens]) -> Resolved:
+    """Work out ``learning_rate: auto``; that of a head alone from the states of some training rows."""
     if resolved.recipe.train.learning_rate != "auto":
         return resolved
-    method = resolved.recipe.adapt.method
+    method, why = resolved.recipe.adapt.method, "at this width"
     config: Any = loaded.model.config
-    rate = float(f"{auto_rate(method, config.get_text_config().hidden_size):.2g}")
-    return resolved.pin("train.learning_rate", rate, f"prior for {method} at this width")
+    state = 1.0
+    if method == "head":
+        state, why = _state_size(loaded, train[:STATES]), "for states of this size"
+    rate = float(f"{auto_rate(method, config.get_text_config().hidden_size, state):.2g}")
+    return resolved.pin("train.learning_rate", rate, f"prior for {method} {why}")
+
+
+def _state_size(loaded: Loaded, sequences: Sequence[Tokens]) -> float:
+    """Mean |h| of the last hidden states of ``sequences``."""
+    forward = ModelForward(loaded.model, compute=loaded.precision.dtype)
+    with torch.no_grad():
+        return float(forward.hidden(build_batch(sequences, device=forward.device)).float().abs().mean())
 
 
 def fit_settings(recipe: Recipe, objective: Objective) -> FitSettings:
@@ -216,7 +251,7 @@ def fit_settings(recipe: Recipe, objective: Objective) -> FitSettings:
         "auto values are pinned before training"
     )
     assert stop.metric != "auto", "the watched metric is pinned before training"
-    higher = stop.metric != "validation_loss" and METRICS[stop.metric].higher_is_better
+    higher = stop.metric not in losses_of(objective) and METRICS[stop.metric].higher_is_better
     return FitSettings(
         epochs=train.epochs,
         max_steps=train.max_steps,

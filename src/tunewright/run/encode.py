@@ -10,9 +10,13 @@ from tunewright.core.errors import DataError
 from tunewright.core.records import Example, Tokens
 from tunewright.data.lengths import Tally, tally
 from tunewright.data.pipeline import Prepared
+from tunewright.engine.plan import Pace, Planned, steps_in_order
+from tunewright.engine.source import Stored
 from tunewright.objectives.base import Objective
+from tunewright.objectives.multi import of_task, tasks_of
 from tunewright.run.compose import Parts, check_kinds
 from tunewright.run.session import Session
+from tunewright.run.tasks import parts_of, session_of, splits_of
 
 HALF = 0.5
 
@@ -31,8 +35,40 @@ class Sequences:
     facts: dict[str, Any]
 
 
+def planned(objective: Objective, train: Sequence[Tokens], pace: Pace, updates: int = 1) -> list[Planned]:
+    """Every update of a run over ``train``."""
+    rows_of = Stored(train, objective.shares, pace.seed).rows
+    return steps_in_order(sizes_of(objective, train), pace, updates, rows_of)
+
+
 def encode_splits(parts: Parts, session: Session, splits: Prepared) -> Sequences:
-    """Render train and validation; refuse a run that would learn nothing, and say what was cut or empty."""
+    """Render train and validation; refuse a run that would learn nothing, and say what was cut or empty.
+
+    Several tasks are rendered and checked one after the other, each as if it were alone.
+    """
+    tasks = tasks_of(parts.objective)
+    if not tasks:
+        return _encoded(parts, session, splits)
+    train: list[Tokens] = []
+    validation: list[Tokens] = []
+    facts: dict[str, Any] = {}
+    for task in tasks:
+        try:
+            found = _encoded(parts_of(parts, task), session_of(session, task), splits_of(splits, task))
+        except DataError as error:
+            raise DataError(f"task {task!r}: {error}") from None
+        train += of_task(found.train, task)
+        validation += of_task(found.validation, task)
+        facts[task] = found.facts
+    return Sequences(train, validation, {**_sums(list(facts.values())), "tasks": facts})
+
+
+def _sums(facts: Sequence[dict[str, int]]) -> dict[str, int]:
+    """The counts of all tasks, added up by name."""
+    return {name: sum(counts[name] for counts in facts) for name in facts[0]}
+
+
+def _encoded(parts: Parts, session: Session, splits: Prepared) -> Sequences:
     check_kinds(
         parts.objective, session.recipe.objective.name, [*splits.train, *splits.validation, *splits.test]
     )
@@ -47,6 +83,11 @@ def encode_splits(parts: Parts, session: Session, splits: Prepared) -> Sequences
         shown = found if weighted else replace(found, all_masked=0, endless=0)
         _warn(session, name, shown, left_out, limit or 0)
     if not weighted:
+        if not train:
+            raise DataError(
+                f"all {len(splits.train)} training rows are longer than {limit} tokens and were left out; raise"
+                " data.max_length, or set data.over_long to cut"
+            )
         return Sequences(train, validation, {**asdict(counts), "dropped": dropped})
     _refuse(session, counts, dropped, len(splits.train))
     kept = _learnable(validation)

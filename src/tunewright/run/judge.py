@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tunewright.adapt.lora import fuse
 from tunewright.core import events
-from tunewright.core.errors import ConfigError, DataError
+from tunewright.core.errors import ConfigError, DataError, ModelError
 from tunewright.core.events import Observer, Stage, Warned
 from tunewright.core.records import Conversation, Example
 from tunewright.data.load import load as load_rows
 from tunewright.evaluate.bootstrap import interval
 from tunewright.evaluate.metrics import METRICS
-from tunewright.evaluate.runner import Answers, Evaluator, reading
-from tunewright.models.load import load
+from tunewright.evaluate.runner import Answers, Evaluator, drawn, reading
+from tunewright.models.load import Loaded, load
 from tunewright.models.precision import use_all_cores
+from tunewright.models.score import head_called
 from tunewright.run import asking
+from tunewright.run.judge_preferences import PreferenceJudge, judges_answers
+from tunewright.run.judges import HEADS, JUDGES, Judge, JudgeKind
 from tunewright.run.judging import Judging, Settled, settled
+from tunewright.run.one_task import for_task, task_asked
 from tunewright.run.prove import measure
 from tunewright.run.publish import clusters_of
 from tunewright.run.session import Run
@@ -26,22 +31,22 @@ from tunewright.run.session import Run
 __all__ = ["Judging", "Model", "compare", "evaluate"]
 
 Model = str | Path | Run
+WRITTEN = ("text", "logprobs")  # what metrics need of a model that is asked for answers
 
 
 def evaluate(
     model: Model, data: str | Path, how: Judging | None = None, observe: Observer = events.silent
 ) -> dict[str, Any]:
     """Metrics of one model on one file, each with n and interval."""
-    name = _name_of(model)
-    fixed = settled(how or Judging(), name, data)
-    subject, evaluator = _judge(name, _rows_of(data, fixed.columns), fixed, observe)
-    shots = _shots(evaluator, fixed, observe)
-    answers = _scored(subject, evaluator, shots, observe)
-    clusters = clusters_of(evaluator.questions)
+    name, how = _name_of(model), how or Judging()
+    fixed = settled(how, name, data)
+    subject, judge = _judge(name, _rows_of(data, fixed.columns), (how, fixed), observe)
+    answers = _scored(subject, judge, fixed, observe)
+    clusters = clusters_of(judge.questions)
     return {
         "model": name,
         "data": str(data),
-        "n": len(evaluator.questions),
+        "n": len(judge.questions),
         "shots": fixed.shots,
         "seconds": round(answers.seconds, 2),
         "unfinished": answers.unfinished,
@@ -55,7 +60,8 @@ def evaluate(
                     METRICS[name], answers.scores[name], level=fixed.level, clusters=clusters
                 ).to_dict(),
             }
-            for name in evaluator.metrics
+            for name in judge.metrics
+            if name in answers.scores
         ],
     }
 
@@ -67,31 +73,49 @@ def compare(
     observe: Observer = events.silent,
 ) -> dict[str, Any]:
     """The last of ``models`` against each of the others on the same rows: differences, intervals, verdict."""
-    names = [_name_of(m) for m in models]
+    names, how = [_name_of(m) for m in models], how or Judging()
     if len(names) < 2 or len(set(names)) < len(names):
         raise ConfigError("compare needs at least two different models; the last is the candidate")
-    fixed = settled(how or Judging(), names[-1], data)
+    fixed = settled(how, names[-1], data)
     examples = _rows_of(data, fixed.columns)
     systems: dict[str, Answers] = {}
     read: dict[str, list[int]] = {}
     for name in names:
-        subject, evaluator = _judge(name, examples, fixed, observe)
-        read[name] = _tokens_read(evaluator)
-        _check_same_tokens(read, evaluator)
-        systems[name] = _scored(subject, evaluator, _shots(evaluator, fixed, observe), observe)
+        subject, judge = _judge(name, examples, (how, fixed), observe)
+        read[name] = _tokens_read(judge)
+        _check_same_tokens(read, judge)
+        systems[name] = _scored(subject, judge, fixed, observe)
         del subject  # so that two models are never held at once
     table, verdict = measure(
-        systems, names[-1], evaluator.metrics, level=fixed.level, clusters=clusters_of(evaluator.questions)
+        systems,
+        names[-1],
+        _common_first(judge.metrics, systems),
+        level=fixed.level,
+        clusters=clusters_of(judge.questions),
     )
     return {
         "candidate": names[-1],
         "baselines": names[:-1],
         "data": str(data),
-        "n": len(evaluator.questions),
+        "n": len(judge.questions),
         "unfinished": {name: answers.unfinished for name, answers in systems.items()},
         "metrics": table,
         "verdict": verdict,
     }
+
+
+def _common_first(metrics: Sequence[str], systems: dict[str, Answers]) -> list[str]:
+    """The metrics of the candidate; one that all systems have decides.
+
+    Raises ``ConfigError`` if there is none: a model that writes and one that gives numbers, say.
+    """
+    common = [name for name in metrics if all(name in a.scores for a in systems.values())]
+    if not common:
+        raise ConfigError(
+            f"{' and '.join(systems)} cannot be compared: they share no metric; compare models that answer"
+            " in the same way"
+        )
+    return [*common, *(name for name in metrics if name not in common)]
 
 
 def _name_of(model: Model) -> str:
@@ -115,13 +139,43 @@ def _usable(data: str | Path, columns: dict[str, str] | None) -> list[Example]:
     return loaded.examples
 
 
-def _judge(name: str, examples: Sequence[Example], how: Settled, observe: Observer) -> tuple[Any, Evaluator]:
+def _judge(
+    name: str, examples: Sequence[Example], asked_for: tuple[Judging, Settled], observe: Observer
+) -> tuple[Any, Judge]:
     """The model called ``name``, and the judge over ``examples`` that reads with its tokenizer."""
+    given, how = asked_for
     use_all_cores()
     observe(Stage("load model", name))
     loaded = load(name, device=how.device, dtype=how.dtype, weights=how.weights)
     if loaded.ref.adapter is not None:
         fuse(loaded.model)  # the same arithmetic as in training, so the same numbers to the last bit
+    for note in loaded.notes:
+        observe(Stage("note", note))
+    if task := task_asked(how, examples, chosen=bool(given.metrics)):
+        loaded, examples, how = for_task(loaded, examples, how, task)
+    kind = _kind_of(loaded, examples)
+    if not given.metrics:  # those of the candidate's run: another kind of model takes what it can of them
+        fitting = [m for m in how.metrics if (m in kind.measures if kind else METRICS[m].needs in WRITTEN)]
+        how = replace(how, metrics=fitting)
+    if kind is None:
+        return loaded.model, _evaluator(loaded, examples, how, observe)
+    return loaded.model, _judge_of(kind, loaded, examples, how, observe)
+
+
+def _kind_of(loaded: Loaded, examples: Sequence[Example]) -> JudgeKind | None:
+    """How a model is judged that is asked for no answers: one with a head as its head knows, and one that
+    writes by judged answers, where the rows hold such. ``None`` for one that is asked."""
+    if not loaded.judges:
+        return JUDGES["preferences"] if judges_answers(examples[0]) else None
+    task = head_called(loaded.model, "score").facts.get("task")
+    kind = JUDGES[HEADS[task]] if task in HEADS else None
+    if kind is None or kind.of_model is None:
+        raise ModelError(f"{loaded.ref.name} has a head for the task {task!r}, which cannot be judged here")
+    return kind
+
+
+def _evaluator(loaded: Loaded, examples: Sequence[Example], how: Settled, observe: Observer) -> Evaluator:
+    """The judge of written answers."""
     asked = asking.chosen(examples, how.rows, how.seed, _noted(observe))
     evaluator = asking.evaluator(
         loaded,
@@ -135,27 +189,42 @@ def _judge(name: str, examples: Sequence[Example], how: Settled, observe: Observ
         ),
         observe,
     )
-    for note in (*loaded.notes, *evaluator.renderer.notes):
+    for note in evaluator.renderer.notes:
         observe(Stage("note", note))
-    return loaded.model, evaluator
+    return evaluator
 
 
-def _scored(model: Any, judge: Evaluator, shots: Sequence[Conversation], observe: Observer) -> Answers:
+def _judge_of(
+    kind: JudgeKind, loaded: Loaded, examples: Sequence[Example], how: Settled, observe: Observer
+) -> Judge:
+    """The judge of what a head says, or of judged answers."""
+    if how.shots or how.shots_from:
+        raise ConfigError(f"{loaded.ref.name} is not asked for answers here, so it has no use for examples")
+    assert kind.of_model is not None
+    rows = drawn(examples, how.rows, how.seed)
+    if len(rows) < len(examples):
+        _noted(observe)(f"{len(rows)} of {len(examples)} rows are scored, a seeded draw")
+    return kind.of_model(loaded, rows, how, observe)
+
+
+def _scored(model: Any, judge: Judge, how: Settled, observe: Observer) -> Answers:
     observe(Stage("score", f"{len(judge.questions)} rows"))
-    answers = judge(model, shots)
+    answers = judge(model, _shots(judge, how, observe)) if isinstance(judge, Evaluator) else judge(model)
     for sentence in judge.remarks(answers):
         observe(Warned(0, sentence))
     return answers
 
 
-def _tokens_read(judge: Evaluator) -> list[int]:
-    """Tokens of each reference answer as the model reads it; empty if no metric is about likelihood."""
-    if all(METRICS[name].needs != "logprobs" for name in judge.metrics):
+def _tokens_read(judge: Judge) -> list[int]:
+    """Tokens of each reference answer as the model reads it; empty if no metric is per token."""
+    if isinstance(judge, PreferenceJudge):
+        return judge.tokens_read()
+    if not isinstance(judge, Evaluator) or all(METRICS[name].needs != "logprobs" for name in judge.metrics):
         return []
     return [sum(t.trained for t in reading(judge.renderer, q, judge.piece)) for q in judge.questions]
 
 
-def _check_same_tokens(read: dict[str, list[int]], judge: Evaluator) -> None:
+def _check_same_tokens(read: dict[str, list[int]], judge: Judge) -> None:
     """Likelihood per token has a common measure only where all models read the same number of tokens."""
     one, other = next(iter(read)), next(reversed(read))
     for question, a, b in zip(judge.questions, read[one], read[other], strict=False):  # or none at all

@@ -51,4 +51,4 @@ def few_shot(
     return partial(judge, parts.loaded.model, shots)
 
 
-KIND = JudgeKind(suggest, make, {"zero_shot": zero_shot, "few_shot": few_shot}, ("zero_shot",))
+KIND = JudgeKind(suggest, make, {"zero_shot": zero_shot, "few_shot": few_shot}, ("zero_shot",), writes=True)

@@ -10,10 +10,14 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from tunewright.core.errors import ConfigError
+from tunewright.core.events import Observer
 from tunewright.core.names import Registry, nearest
 from tunewright.core.records import Example
 from tunewright.evaluate.runner import Answers, Question
+from tunewright.models.load import Loaded
+from tunewright.objectives.base import Objective
 from tunewright.run.compose import Parts
+from tunewright.run.judging import Settled
 from tunewright.run.session import Session
 
 
@@ -49,12 +53,25 @@ class JudgeKind:
 
     ``suggest(rows)`` gives the metrics for ``auto`` with the reason; ``make(session, parts, rows, metrics)``
     the judge. ``baselines`` are what a result can be compared with, by name; ``usual`` those of ``auto``.
+
+    ``refine(metrics, objective)`` adds to the suggestion what the objective's settings call for;
+    ``calibrate(session, parts, validation rows, model)`` is called once after training, before the model is
+    saved; ``of_model(loaded, rows, settings, observe)`` makes the judge of a model that was saved, which
+    knows the metrics ``measures``. No verdict comes from the baselines ``beside``: they are compared with,
+    not to be beaten. ``writes`` says that answers are generated, so that their length must be settled.
     """
 
     suggest: Callable[[Sequence[Example]], tuple[list[str], str]]
     make: Callable[[Session, Parts, Sequence[Example], Sequence[str]], Judge]
     baselines: Mapping[str, Baseline]
     usual: tuple[str, ...]
+    refine: Callable[[list[str], Any], list[str]] = lambda names, objective: names
+    calibrate: Callable[[Session, Parts, Sequence[Example], Any], None] | None = None
+    measures: frozenset[str] = frozenset()
+    of_model: Callable[[Loaded, Sequence[Example], Settled, Observer], Judge] | None = None
+    beside: frozenset[str] = frozenset()
+    writes: bool = False
+    bound: Callable[[Any], JudgeKind] | None = None
 
     def check_baselines(self, names: Sequence[str]) -> None:
         """Raise ``ConfigError`` for a baseline that this kind of result cannot be compared with."""
@@ -70,6 +87,7 @@ JUDGES: Registry[JudgeKind] = Registry(
     "kind of judge",
     {
         "answers": "tunewright.run.judge_answers:KIND",
+        "distilled": "tunewright.run.judge_distilled:KIND",
         "labels": "tunewright.run.judge_labels:KIND",
         "numbers": "tunewright.run.judge_numbers:KIND",
         "preferences": "tunewright.run.judge_preferences:KIND",
@@ -78,3 +96,12 @@ JUDGES: Registry[JudgeKind] = Registry(
         "tasks": "tunewright.run.judge_tasks:KIND",
     },
 )
+
+
+def kind_for(objective: Objective) -> JudgeKind:
+    """How the result of ``objective`` is judged."""
+    kind = JUDGES[objective.judged]
+    return kind.bound(objective) if kind.bound else kind
+
+
+HEADS = {"classify": "labels", "regress": "numbers", "reward": "scores"}  # task of a head -> kind of judge

@@ -11,6 +11,7 @@ import torch
 
 from tunewright.core.paths import RunDir
 from tunewright.run.compose import FULL_PRECISION
+from tunewright.run.recipe import Recipe
 from tunewright.run.resolve import Resolved, read_recipe
 
 
@@ -78,7 +79,7 @@ def _settings_of(resolved: Resolved, data: str | Path) -> dict[str, Any]:
     found = resolved.sources["model.device"].startswith("auto")  # may be missing on this machine
     return {
         "metrics": () if section.metrics == "auto" else tuple(section.metrics),
-        "columns": None if prepared else recipe.data.columns,
+        "columns": None if prepared else _columns(recipe),
         "max_new_tokens": None if section.max_new_tokens == "auto" else section.max_new_tokens,
         "piece": recipe.data.max_length,
         "batch_size": section.batch_size,
@@ -89,3 +90,9 @@ def _settings_of(resolved: Resolved, data: str | Path) -> dict[str, Any]:
         "weights": torch.float32 if recipe.adapt.method in FULL_PRECISION else None,
         "seed": recipe.train.seed,
     }
+
+
+def _columns(recipe: Recipe) -> dict[str, str] | None:
+    """Where to find what in every file; ``None`` where each task has columns of its own."""
+    given = recipe.data.columns or {}
+    return {name: value for name, value in given.items() if isinstance(value, str)} or None

@@ -7,7 +7,16 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from tunewright.core.errors import DataError
-from tunewright.core.records import Example, Text, as_conversation
+from tunewright.core.records import (
+    Example,
+    Labelled,
+    Preference,
+    Prompt,
+    Ranking,
+    Text,
+    Tokens,
+    as_conversation,
+)
 from tunewright.data.load import read_examples
 from tunewright.data.problems import Problem
 from tunewright.data.render import Renderer
@@ -15,7 +24,10 @@ from tunewright.models.load import load_tokenizer
 
 
 class Shown(NamedTuple):
-    """``rows``: ``where`` and ``tokens`` as (text, weight, role). ``notes``: what to say about them."""
+    """``rows``: ``where`` and ``tokens`` as (text, weight, role), and ``part`` where a row has several.
+
+    ``notes``: what to say about them.
+    """
 
     rows: list[dict[str, Any]]
     notes: list[str]
@@ -28,16 +40,9 @@ def rendered_rows(file: str, model: str, n: int, train_on: Any, columns: dict[st
     passed: list[Problem] = []
     found = []
     for example in islice(_usable(file, columns, passed), n):
-        if isinstance(example, Text):
-            sequences = renderer.documents(example)
-        else:
-            conversation = as_conversation(example)
-            if conversation is None:
-                raise DataError(
-                    f"{example.meta.where()}: preference rows are not shown yet; give conversations or text"
-                )
-            sequences = renderer.conversation(conversation)
-        found += [{"where": example.meta.where(), "tokens": renderer.explain(tokens)} for tokens in sequences]
+        for part, tokens in parts_of(example, renderer):
+            named = {"part": part} if part else {}
+            found.append({"where": example.meta.where(), **named, "tokens": renderer.explain(tokens)})
     if not found:
         raise DataError(f"{file} has no usable row; see `tunewright data check {file}`")
     notes = [template] if template else []
@@ -47,6 +52,39 @@ def rendered_rows(file: str, model: str, n: int, train_on: Any, columns: dict[st
             f" {passed[0].reason}; see `tunewright data check {file}`"
         )
     return Shown(found, [*notes, *renderer.notes])
+
+
+def parts_of(example: Example, renderer: Renderer) -> list[tuple[str, Tokens]]:
+    """What a model reads of a row, each part with its name; a prompt stands before the answers that share it.
+
+    A row without an answer (a prompt to be sampled from, a text with a label) is shown as what is read.
+    """
+    names = _answer_names(example)
+    if names:
+        [tokens] = renderer.branches(example)
+        return [("prompt", tokens), *zip(names, tokens.branches, strict=True)]
+    if isinstance(example, Text):
+        return [("", tokens) for tokens in renderer.documents(example)]
+    if isinstance(example, Prompt):
+        ids = renderer.prompt(example.messages, example.tools)
+        return [("prompt", Tokens(ids, [0.0] * len(ids)))]
+    conversation = as_conversation(example)
+    if conversation is not None:
+        return [("", tokens) for tokens in renderer.conversation(conversation)]
+    assert isinstance(example, Labelled)
+    ids = renderer.reading(example.messages)
+    return [(f"labelled {example.label!r}", Tokens(ids, [0.0] * len(ids)))]
+
+
+def _answer_names(example: Example) -> list[str]:
+    """The answers that a row judges, by name."""
+    if isinstance(example, Preference):
+        return ["chosen", "rejected"]
+    if isinstance(example, Ranking):
+        return [f"answer {i}, score {score:g}" for i, score in enumerate(example.scores, 1)]
+    if isinstance(example, Labelled) and isinstance(example.label, bool):
+        return ["liked" if example.label else "disliked"]
+    return []
 
 
 def _usable(file: str, columns: dict[str, str] | None, passed: list[Problem]) -> Iterator[Example]:

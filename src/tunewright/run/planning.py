@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from tunewright.core.events import Observer
-from tunewright.engine.plan import steps_in_order
 from tunewright.run import compose, encode
 from tunewright.run.ready import make_ready
 from tunewright.run.resolve import Resolved
@@ -24,8 +23,7 @@ def plan(resolved: Resolved, observe: Observer) -> dict[str, Any]:
     ready = make_ready(session, splits)
     objective = ready.parts.objective
     settings = compose.fit_settings(session.recipe, objective)
-    sizes = encode.sizes_of(objective, ready.sequences.train)
-    steps = steps_in_order(sizes, settings.pace, objective.updates)
+    steps = encode.planned(objective, ready.sequences.train, settings.pace, objective.updates)
     return {
         "run": str(run.root),
         "rows": {name: len(getattr(splits, name)) for name in ("train", "validation", "test")},

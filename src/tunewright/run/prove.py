@@ -24,16 +24,21 @@ def measure(
     *,
     level: float,
     clusters: Sequence[str | None] | None,
+    beside: frozenset[str] = frozenset(),
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Every metric of every system with interval, the paired differences of ``tuned``, and the verdict.
 
-    The first metric decides. ``clusters`` names the group of each row; a group is resampled as a whole.
+    The first metric decides. A metric is left out where ``tuned`` has no scores for it, and so is a system
+    that has none. ``clusters`` names the group of each row; a group is resampled as a whole. Systems that
+    stand ``beside`` are compared with, but have no part in the verdict.
     """
     table = []
     deciding: dict[str, Any] = {}
     for position, name in enumerate(metrics):
         metric = METRICS[name]
-        rows = {system: answers.scores[name] for system, answers in systems.items()}
+        rows = {system: a.scores[name] for system, a in systems.items() if name in a.scores}
+        if tuned not in rows:
+            continue
         differences = {
             system: paired(metric, r, rows[tuned], level=level, clusters=clusters)
             for system, r in rows.items()
@@ -54,7 +59,9 @@ def measure(
             }
         )
         if position == 0:
-            deciding = differences
+            deciding = {system: found for system, found in differences.items() if system not in beside}
+    if metrics[0] not in systems[tuned].scores:
+        return table, no_proof(f"{metrics[0]}, which was to decide, could not be measured.")
     if not deciding:
         return table, no_proof("There is no baseline to compare with; set evaluate.baselines.")
     return table, verdict(deciding, METRICS[metrics[0]]).to_dict()
@@ -73,15 +80,20 @@ def no_proof(reason: str) -> dict[str, Any]:
 
 
 def side_by_side(
-    questions: Sequence[Question], systems: dict[str, Answers], tuned: str, metric_name: str
+    questions: Sequence[Question],
+    systems: dict[str, Answers],
+    tuned: str,
+    metric_name: str,
+    beside: frozenset[str] = frozenset(),
 ) -> list[dict[str, Any]]:
     """Answers to show: where the tuned model gained most, lost most, and a seeded random draw; none twice."""
     metric = METRICS[metric_name]
-    if not systems[tuned].texts:
+    if not systems[tuned].texts or metric_name not in systems[tuned].scores:
         return []
     sign = 1.0 if metric.higher_is_better else -1.0
+    systems = {name: a for name, a in systems.items() if metric_name in a.scores}
     scores = {name: _row_scores(metric, a.scores[metric_name]) for name, a in systems.items()}
-    others = [name for name in systems if name != tuned]
+    others = [name for name in systems if name != tuned and name not in beside]
     rival = max(others, key=lambda n: sign * float(np.mean(scores[n]))) if others else None
     gain = sign * (scores[tuned] - (scores[rival] if rival else 0.0))
     by_gain = [int(i) for i in np.argsort(-gain, kind="stable")]
@@ -111,6 +123,7 @@ def _shown(
         "prompt": "\n\n".join(m.content for m in question.prompt if m.role not in {"system", "developer"}),
         "reference": question.reference,
         "answers": {name: a.texts[i] for name, a in systems.items()},
+        "notes": {name: a.notes[i] for name, a in systems.items() if a.notes},
         "scores": {name: float(scores[name][i]) for name in systems},
         "group": group,
     }

@@ -11,21 +11,28 @@ from typing import Any
 from tunewright import __version__
 from tunewright.core.hashing import file_digest
 from tunewright.core.paths import write_json, write_text
+from tunewright.core.records import Tokens
 from tunewright.data.split import groups_of
 from tunewright.engine.loop import FitResult
 from tunewright.engine.memory import peak_mb
-from tunewright.engine.plan import micro_batches, steps_in_order
+from tunewright.engine.plan import micro_batches
 from tunewright.evaluate.card import model_card
+from tunewright.evaluate.metrics import split_task
 from tunewright.evaluate.report import ReportData, render_report
 from tunewright.evaluate.runner import Answers, Question
 from tunewright.models.score import is_head
+from tunewright.objectives.base import Objective
+from tunewright.objectives.multi import tasks_of
 from tunewright.run import store
 from tunewright.run.compose import fit_settings
-from tunewright.run.encode import sizes_of
+from tunewright.run.encode import planned
+from tunewright.run.judge_tasks import Measured, measured
+from tunewright.run.judges import kind_for
 from tunewright.run.prove import measure, no_proof, side_by_side
 from tunewright.run.ready import Ready
 from tunewright.run.recipe import Recipe
 from tunewright.run.session import Session
+from tunewright.run.supply import Supply
 
 TUNED = "tuned"
 
@@ -35,7 +42,7 @@ class Outcome:
     """Everything a finished run knows."""
 
     ready: Ready
-    model: Any
+    supply: Supply
     fitted: FitResult
     answers: dict[str, Answers]
 
@@ -47,11 +54,13 @@ def publish(session: Session, outcome: Outcome) -> dict[str, Any]:
     receipt = json.loads((run.data / "receipt.json").read_text(encoding="utf-8"))
     commands = [f"tunewright train {run.recipe} output.dir={run.root}-again"]
     library = "transformers" if run.model.exists() else "peft"
+    ready, first = outcome.ready, _first_batch(session, outcome)
     data = ReportData(
         result=result,
         curves=curves_of(list(store.read_events(run)), session.recipe.train.stop.metric),
         answers=_answers(outcome, session.recipe),
-        first_batch=_first_batch(session, outcome),
+        first_batch=[ready.parts.renderer.explain(tokens) for tokens in first],
+        batch_labels=_labels(ready, first),
         receipt=receipt,
         settings=session.resolved.settings(),
         reproduce=commands,
@@ -65,7 +74,9 @@ def publish(session: Session, outcome: Outcome) -> dict[str, Any]:
 def result_of(session: Session, outcome: Outcome) -> dict[str, Any]:
     """The content of ``result.json``."""
     recipe, parts, fitted = session.recipe, outcome.ready.parts, outcome.fitted
-    metrics, verdict = _proof(recipe, outcome)
+    model = outcome.supply.model
+    metrics, verdicts = _proof(recipe, outcome)
+    _warn_of_losses(session, verdicts)
     receipt_digest = file_digest(session.run.data / "receipt.json")
     return {
         "status": "finished",
@@ -75,13 +86,14 @@ def result_of(session: Session, outcome: Outcome) -> dict[str, Any]:
         "model": {
             "name": parts.loaded.ref.name,
             "parameters": sum(
-                p.numel() for n, p in outcome.model.named_parameters() if "lora_" not in n and not is_head(n)
+                p.numel() for n, p in model.named_parameters() if "lora_" not in n and not is_head(n)
             ),
-            "trained_parameters": sum(p.numel() for p in outcome.model.parameters() if p.requires_grad),
+            "trained_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
             "dtype": str(parts.loaded.precision.dtype).removeprefix("torch."),
             "device": parts.loaded.precision.device.type,
             "adapt": parts.adapter.label,
             "objective": recipe.objective.name,
+            "judged": parts.objective.judged,
         },
         "data": {"receipt_sha256": receipt_digest, "render": outcome.ready.sequences.facts},
         "counts": {
@@ -110,8 +122,10 @@ def result_of(session: Session, outcome: Outcome) -> dict[str, Any]:
             name: {"unfinished": a.unfinished, "new_tokens": a.new_tokens, "seconds": round(a.seconds, 2)}
             for name, a in outcome.answers.items()
         },
+        "supplied": outcome.supply.facts,
         "metrics": metrics,
-        "verdict": verdict,
+        "verdict": next(iter(verdicts.values())),
+        **({} if "" in verdicts else {"tasks": verdicts}),
         "warnings": session.warnings,
     }
 
@@ -135,30 +149,75 @@ def clusters_of(questions: Sequence[Question]) -> list[str | None] | None:
     return [str(k) for k in keys] if len(set(keys)) < len(keys) else None
 
 
-def _proof(recipe: Recipe, outcome: Outcome) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+def _proof(recipe: Recipe, outcome: Outcome) -> tuple[list[dict[str, Any]], dict[str, dict[str, Any]]]:
+    """Every metric, and the verdict on each task, the deciding one first; without tasks the one there is."""
     if outcome.ready.judge is None:
-        return [], no_proof("There are no test rows, so nothing was measured.")
-    if len(outcome.ready.judge.questions) < 2:
+        return [], {"": no_proof("There are no test rows, so nothing was measured.")}
+    table: list[dict[str, Any]] = []
+    verdicts: dict[str, dict[str, Any]] = {}
+    for part in measured(outcome.ready.judge, outcome.answers):
+        rows, verdict = _proof_of(part, outcome, recipe.evaluate.level)
+        table += [{**row, "primary": row["primary"] and not verdicts} for row in rows]
+        verdicts[part.task] = verdict
+    return table, verdicts
+
+
+def _proof_of(part: Measured, outcome: Outcome, level: float) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    if len(part.questions) < 2:
         return [], no_proof("One test row proves nothing; give at least two.")
     return measure(
-        outcome.answers,
+        part.systems,
         TUNED,
-        outcome.ready.judge.metrics,
-        level=recipe.evaluate.level,
-        clusters=clusters_of(outcome.ready.judge.questions),
+        part.metrics,
+        level=level,
+        clusters=clusters_of(part.questions),
+        beside=_beside(part, outcome),
     )
+
+
+def _beside(part: Measured, outcome: Outcome) -> frozenset[str]:
+    """The systems that are compared with, but not to be beaten."""
+    kind = kind_for(_objective_of(outcome.ready, part.task))
+    return frozenset(name for name in part.systems if split_task(name)[1] in kind.beside)
+
+
+def _objective_of(ready: Ready, task: str) -> Objective:
+    """The objective of a task, or the one there is."""
+    return tasks_of(ready.parts.objective).get(task, ready.parts.objective)
+
+
+def _warn_of_losses(session: Session, verdicts: dict[str, dict[str, Any]]) -> None:
+    """Say that a task which does not decide became worse."""
+    for task, verdict in list(verdicts.items())[1:]:
+        if verdict["word"] == "DON'T SHIP":
+            session.warn(
+                f"task {task}: {verdict['reason']} The verdict is about another task and hides this."
+            )
 
 
 def _answers(outcome: Outcome, recipe: Recipe) -> list[dict[str, Any]]:
     if outcome.ready.judge is None:
         return []
-    return side_by_side(outcome.ready.judge.questions, outcome.answers, TUNED, outcome.ready.judge.metrics[0])
+    found: list[dict[str, Any]] = []
+    for part in measured(outcome.ready.judge, outcome.answers):
+        found += side_by_side(part.questions, part.systems, TUNED, part.metrics[0], _beside(part, outcome))
+    return found
 
 
-def _first_batch(session: Session, outcome: Outcome) -> list[list[tuple[str, float, str]]]:
-    ready, settings = outcome.ready, fit_settings(session.recipe, outcome.ready.parts.objective)
-    train = ready.sequences.train
-    [first, *_] = steps_in_order(sizes_of(ready.parts.objective, train), settings.pace)
+def _first_batch(session: Session, outcome: Outcome) -> list[Tokens]:
+    """The sequences of the first micro-batch, each branch behind its prefix."""
+    ready, train = outcome.ready, outcome.supply.train
+    settings = fit_settings(session.recipe, ready.parts.objective)
+    [first, *_] = planned(ready.parts.objective, train, settings.pace)
     rows = [train[row] for row in first.rows]
     [shown, *_] = micro_batches(rows, settings.micro_tokens)
-    return [ready.parts.renderer.explain(t) for i in shown for t in rows[i].unrolled()]
+    return [tokens for i in shown for tokens in rows[i].unrolled()]
+
+
+def _labels(ready: Ready, sequences: Sequence[Tokens]) -> list[str]:
+    """What a head is to say of each sequence; empty where tokens are learnt."""
+    if not sequences or _objective_of(ready, sequences[0].task).judged not in ("labels", "numbers"):
+        return []
+    labels = {row.meta.where(): getattr(row, "label", "") for row in ready.splits.train}
+    found = [labels[tokens.meta.where()] for tokens in sequences]
+    return [", ".join(label) if isinstance(label, tuple) else str(label) for label in found]

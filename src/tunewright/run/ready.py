@@ -8,14 +8,15 @@ from dataclasses import dataclass, replace
 from tunewright.core.errors import ConfigError
 from tunewright.core.records import Example
 from tunewright.data.pipeline import Prepared
-from tunewright.engine.plan import steps_in_order
-from tunewright.evaluate.metrics import METRICS
 from tunewright.evaluate.runner import Answers, questions
+from tunewright.objectives.base import Objective
+from tunewright.objectives.multi import tasks_of
 from tunewright.run import asking, compose, encode
-from tunewright.run.judges import JUDGES, Judge, JudgeKind
+from tunewright.run.judges import Judge, JudgeKind, kind_for
 from tunewright.run.resolve import Resolved
 from tunewright.run.rows import reasons
 from tunewright.run.session import Session
+from tunewright.run.tasks import rows_of
 
 EVALUATIONS_PER_EPOCH = 4
 
@@ -45,7 +46,8 @@ def make_ready(session: Session, splits: Prepared) -> Ready:
         sequences = encode.encode_splits(parts, session, splits)
     session.note((*parts.loaded.notes, *parts.renderer.notes, parts.loaded.precision.reason))
     session.resolved = pin_all(session.resolved, parts, splits, sequences)
-    kind: JudgeKind = JUDGES[parts.objective.judged]
+    kind = kind_for(parts.objective)
+    _check_watched(session, parts, splits.validation)
     judge = _judge(session, parts, splits.test, kind)
     watcher = _watcher(session, parts, splits.validation, kind)
     baselines = _baselines(session, parts, judge, splits.train, kind)
@@ -56,7 +58,7 @@ def pin_all(
     resolved: Resolved, parts: compose.Parts, splits: Prepared, sequences: encode.Sequences
 ) -> Resolved:
     """Work out every ``auto`` of the recipe, now that model and data are known."""
-    resolved = compose.pin_rate(resolved, parts.loaded)
+    resolved = compose.pin_rate(resolved, parts.loaded, sequences.train)
     precision = parts.loaded.precision
     if resolved.recipe.model.dtype == "auto":
         resolved = resolved.pin("model.dtype", str(precision.dtype).removeprefix("torch."), precision.reason)
@@ -76,23 +78,31 @@ def _watched(parts: compose.Parts) -> tuple[str, str]:
 
 
 def _pin_judging(resolved: Resolved, parts: compose.Parts, splits: Prepared) -> Resolved:
-    recipe, kind = resolved.recipe, JUDGES[parts.objective.judged]
+    recipe, kind = resolved.recipe, kind_for(parts.objective)
     if recipe.evaluate.baselines == "auto":
         resolved = resolved.pin("evaluate.baselines", list(kind.usual), "what suits the objective")
     if recipe.evaluate.metrics == "auto" and splits.test:
-        resolved = resolved.pin("evaluate.metrics", *kind.suggest(splits.test))
-    if recipe.evaluate.max_new_tokens != "auto" or parts.objective.judged != "answers":
+        names, reason = kind.suggest(splits.test)
+        resolved = resolved.pin("evaluate.metrics", kind.refine(names, parts.objective), reason)
+    if recipe.evaluate.max_new_tokens != "auto":
         return resolved
-    rows = [*splits.test, *(splits.validation if recipe.train.stop.metric != "validation_loss" else ())]
+    watched = recipe.train.stop.metric not in compose.losses_of(parts.objective)
+    rows = _answered(parts.objective, [*splits.test, *(splits.validation if watched else ())])
     if rows:
         resolved = resolved.pin("evaluate.max_new_tokens", *asking.longest(parts.loaded, questions(rows)))
     return resolved
 
 
+def _answered(objective: Objective, rows: Sequence[Example]) -> list[Example]:
+    """Those rows whose answers the model writes."""
+    tasks = tasks_of(objective)
+    return [row for row in rows if kind_for(tasks.get(row.meta.task or "", objective)).writes]
+
+
 def _pin_every(resolved: Resolved, parts: compose.Parts, sequences: encode.Sequences) -> Resolved:
     settings = compose.fit_settings(resolved.pin("evaluate.every", 1, "").recipe, parts.objective)
     pace = replace(settings.pace, epochs=1, max_steps=None)
-    in_epoch = len(steps_in_order(encode.sizes_of(parts.objective, sequences.train), pace))
+    in_epoch = len(encode.planned(parts.objective, sequences.train, pace))
     every = max(1, round(in_epoch / EVALUATIONS_PER_EPOCH))
     return resolved.pin("evaluate.every", every, f"{EVALUATIONS_PER_EPOCH} times an epoch")
 
@@ -124,12 +134,24 @@ def _watcher(
 ) -> Judge | None:
     """The judge that measures the watched metric on validation rows, if it is not the loss."""
     name = session.recipe.train.stop.metric
-    if name == "validation_loss":
+    if name in compose.losses_of(parts.objective):
         return None
-    if not validation:
-        raise ConfigError(f"train.stop.metric {name!r} needs validation rows; set data.split.validation")
-    _ = METRICS[name]
     return kind.make(session, parts, validation, [name])
+
+
+def _check_watched(session: Session, parts: compose.Parts, validation: Sequence[Example]) -> None:
+    """Raise ``ConfigError`` where no validation row can say what ``train.stop.metric`` is."""
+    name = session.recipe.train.stop.metric
+    if name == "validation_loss":  # without any rows nothing is watched, which is said elsewhere
+        return
+    tasks = [
+        t for t in tasks_of(parts.objective) if name == f"validation_{t}_loss" or name.startswith(f"{t}/")
+    ]
+    if not (rows_of(validation, tasks[0]) if tasks else validation):
+        whose = f" of the task {tasks[0]!r}" if tasks else ""
+        raise ConfigError(
+            f"train.stop.metric {name!r} needs validation rows{whose}; set data.split.validation"
+        )
 
 
 def _baselines(

@@ -55,17 +55,30 @@ class SplitSection(Settings):
         return self
 
 
+Files = str | list[str]
+
+
+def _listed(files: Files) -> list[str]:
+    return [files] if isinstance(files, str) else files
+
+
 class DataSection(Settings):
     """What to learn from."""
 
-    train: str | list[str] | dict[str, str | list[str]] = Field(
+    train: Files | dict[str, Files] = Field(
         ..., description="File or files to train on; a mapping of task to files where there are several."
     )
-    validation: str | None = Field(None, description="File for validation, instead of a split.")
-    test: str | None = Field(None, description="File for the final test, instead of a split.")
+    validation: str | dict[str, Files] | None = Field(
+        None, description="File for validation, instead of a split; a mapping where train is one."
+    )
+    test: str | dict[str, Files] | None = Field(
+        None, description="File for the final test, instead of a split; a mapping where train is one."
+    )
     split: SplitSection = Field(SplitSection(), description="Shares and grouping of the split.")
-    columns: dict[str, str] | None = Field(
-        None, description="Where to find what, e.g. {prompt: body, completion: reply}."
+    columns: dict[str, str | dict[str, str]] | None = Field(
+        None,
+        description="Where to find what, e.g. {prompt: body, completion: reply}; where tasks differ in it,"
+        " such a mapping for each of them.",
     )
     train_on: Literal["assistant", "last", "all", "message"] = Field(
         "assistant",
@@ -75,11 +88,11 @@ class DataSection(Settings):
     max_length: int = Field(2048, ge=8, description="Longest sequence, in tokens.")
     over_long: Literal["cut", "drop", "error"] = Field("cut", description="What happens to longer sequences.")
 
-    @field_validator("train")
+    @field_validator("train", "validation", "test")
     @classmethod
     def _names_a_file(cls, value: Any) -> Any:
         groups = list(value.values()) if isinstance(value, dict) else [value]
-        if not groups or any(not g or "" in ([g] if isinstance(g, str) else g) for g in groups):
+        if value is not None and (not groups or any(not g or "" in _listed(g) for g in groups)):
             raise ValueError("names no file")
         return value
 
@@ -87,7 +100,7 @@ class DataSection(Settings):
 class AdaptSection(Settings):
     """Which parameters train."""
 
-    method: str = Field("lora", description="full or lora.")
+    method: str = Field("lora", description="lora, full, or head: a new head alone.")
     rank: int = Field(16, ge=1, description="LoRA: rank of the update.")
     alpha: int | None = Field(
         None, gt=0, description="LoRA: the update is scaled by alpha / rank; default twice the rank."

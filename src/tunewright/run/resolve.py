@@ -71,7 +71,9 @@ def write_recipe(run: RunDir, resolved: Resolved) -> None:
                 lines.append("  " * depth + f"{section}:")
                 seen = sections[: depth + 1]
         seen = sections
-        value = yaml.safe_dump(setting["value"], default_flow_style=True, allow_unicode=True, width=10**6)
+        value = yaml.safe_dump(
+            setting["value"], default_flow_style=True, allow_unicode=True, width=10**6, sort_keys=False
+        )
         value = value.removesuffix("\n").removesuffix("\n...")
         lines.append("  " * len(sections) + f"{leaf}: {value}{MARK}{_source(setting)}")
     write_text(run.recipe, "\n".join(lines) + "\n")
@@ -91,7 +93,8 @@ def _source(setting: dict[str, Any]) -> str:
     """The source as one line; paths are kept as given, so where they led is noted beside them."""
     source, given = str(setting["source"]), setting["value"]
     if setting["name"] in PATHS and given:
-        paths = [given] if isinstance(given, str) else given
+        groups = given.values() if isinstance(given, dict) else [given]
+        paths = [path for group in groups for path in ([group] if isinstance(group, str) else group)]
         source += f": {', '.join(str(Path(path).absolute()) for path in paths)}"
     return " ".join(source.split())  # so that no path can look like the mark
 

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from tunewright.core.errors import ConfigError, RunError
+from tunewright.core.errors import RunError
 from tunewright.core.hashing import file_digest
 from tunewright.core.paths import RunDir
 from tunewright.core.records import Example
@@ -17,25 +17,41 @@ from tunewright.data.pipeline import Prepared, PrepareSettings, SplitSettings, p
 from tunewright.data.problems import Problem
 from tunewright.data.split import SIDES
 from tunewright.run.recipe import Recipe
-
-Files = str | list[str]
+from tunewright.run.task_files import files_of
 
 
 def prepare_rows(recipe: Recipe) -> Prepared:
-    """Read, check, deduplicate and split what the recipe names."""
-    data = recipe.data
+    """Read, check, deduplicate and split what the recipe names; the rows of all tasks together."""
+    data, files = recipe.data, files_of(recipe)
     shares = SplitSettings(validation=data.split.validation, test=data.split.test, seed=recipe.train.seed)
-    settings = PrepareSettings(columns=data.columns, group=data.split.group, split=shares)
-    return prepare(_paths(data.train), _paths(data.validation), _paths(data.test), settings)
+    settings = PrepareSettings(
+        columns=files.columns,
+        group=data.split.group,
+        split=shares,
+        tasks=files.tasks,
+        task_columns=files.task_columns,
+    )
+    train, validation, test = (files.sides[side] for side in SIDES)
+    return prepare(train, validation, test, settings)
 
 
 def suspicions(recipe: Recipe) -> list[str]:
     """What ``data check`` finds in the training files, a sentence each; duplicates are dropped anyway."""
-    data = recipe.data
-    report = check(_paths(data.train), columns=data.columns, group=data.split.group)
+    files = files_of(recipe)
+    groups: dict[str, list[Path]] = {}
+    for path in files.sides["train"]:
+        groups.setdefault(files.tasks.get(str(path), ""), []).append(path)
+    return [
+        f"{f'task {task}: ' if task else ''}{sentence}"
+        for task, paths in groups.items()
+        for sentence in _found(paths, files.task_columns.get(task, files.columns), recipe.data.split.group)
+    ]
+
+
+def _found(paths: list[Path], columns: dict[str, str] | None, group: str | None) -> list[str]:
     return [
         f"{f.count} x {f.what}" + (f", first at {f.places[0]}" if f.places else "") + f". {f.advice}"
-        for f in report.findings
+        for f in check(paths, columns=columns, group=group).findings
         if f.code != "duplicate"
     ]
 
@@ -68,11 +84,3 @@ def reasons(rejected: Sequence[Problem]) -> dict[str, int]:
 def _problem(line: bytes) -> Problem:
     stored = json.loads(line)
     return Problem(stored["source"], stored["line"], stored["reason"], stored["detail"], "", "rejected")
-
-
-def _paths(given: Files | dict[str, Files] | None) -> list[Path]:
-    if given is None:
-        return []
-    if isinstance(given, dict):
-        raise ConfigError("data.train names files by task, which only objective multi reads; give one list")
-    return [Path(p) for p in ([given] if isinstance(given, str) else given)]

@@ -96,5 +96,11 @@ class Session:
                 self._notes.add(message)
                 self.observe(Stage("note", message))
 
+    def part(self, resolved: Resolved, listener: Observer) -> Session:
+        """A session for a part of this run, with settings of its own; ``listener`` hears all that it says."""
+        return Session(
+            resolved, self.run, listener, self.seconds, _notes=self._notes, _log=lambda event: None
+        )
+
     def _count(self, name: str, seconds: float) -> None:
         self.seconds[name] = self.seconds.get(name, 0.0) + seconds

@@ -74,10 +74,7 @@ def read_answers(run: RunDir) -> dict[str, Answers]:
     if not path.exists():
         return {}
     stored = json.loads(path.read_text(encoding="utf-8"))
-    return {
-        name: Answers(**{**facts, "scores": {k: np.asarray(v) for k, v in facts["scores"].items()}})
-        for name, facts in stored.items()
-    }
+    return {name: _answers(facts) for name, facts in stored.items()}
 
 
 def read_result(path: Path) -> dict[str, Any]:
@@ -101,6 +98,14 @@ def _damaged(file: Path, why: str) -> RunError:
 
 
 def _plain(answers: Answers) -> dict[str, Any]:
-    facts = asdict(answers)
-    facts["scores"] = {name: rows.tolist() for name, rows in answers.scores.items()}
-    return facts
+    return {
+        **asdict(answers),
+        "scores": {name: rows.tolist() for name, rows in answers.scores.items()},
+        "parts": {task: _plain(part) for task, part in answers.parts.items()},
+    }
+
+
+def _answers(facts: dict[str, Any]) -> Answers:
+    scores = {name: np.asarray(rows) for name, rows in facts["scores"].items()}
+    parts = {task: _answers(part) for task, part in facts["parts"].items()}
+    return Answers(**{**facts, "scores": scores, "parts": parts})

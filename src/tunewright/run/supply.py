@@ -7,7 +7,7 @@ with such a function and a line in ``SUPPLIERS``.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from tunewright.core.names import Registry
@@ -20,7 +20,10 @@ from tunewright.run.session import Session
 
 @dataclass(frozen=True)
 class Supply:
-    """What the loop will train with. ``reference`` gives log p of the targets under the untouched model."""
+    """What the loop will train with. ``reference`` gives log p of the targets under the untouched model.
+
+    ``facts`` are what ``result.json`` says about what was supplied, by name.
+    """
 
     model: Any
     forward: ModelForward
@@ -30,6 +33,7 @@ class Supply:
     task_metrics: Callable[[], dict[str, float]] | None = None
     source: Source | None = None
     reference: Callable[[Any], Any] | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
 
 
 Supplier = Callable[[Session, Ready, Supply], Supply]
@@ -39,9 +43,25 @@ SUPPLIERS: Registry[Supplier] = Registry(
     {
         "reference": "tunewright.run.supply_reference:supply",
         "rollouts": "tunewright.run.supply_rollouts:supply",
+        "student_answers": "tunewright.run.supply_student_answers:supply",
         "teacher": "tunewright.run.supply_teacher:supply",
     },
 )
+
+
+CHECKS: Registry[Callable[[Session, Ready], None]] = Registry(
+    "check of a requirement",
+    {
+        "rollouts": "tunewright.run.supply_rollouts:check",
+        "teacher": "tunewright.run.supply_teacher:check",
+    },
+)
+
+
+def check_supplies(session: Session, ready: Ready) -> None:
+    """Find out before a run begins what its suppliers would find later; raises what they would raise."""
+    for name in sorted(ready.parts.objective.requires & set(CHECKS)):
+        CHECKS[name](session, ready)
 
 
 def supplied(session: Session, ready: Ready, supply: Supply) -> Supply:

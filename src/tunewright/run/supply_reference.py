@@ -2,26 +2,90 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from dataclasses import replace
+from itertools import compress
+from typing import Any
 
+from tunewright.core.errors import RunError
+from tunewright.core.hashing import digest
+from tunewright.core.paths import RunDir, write_json
 from tunewright.core.records import Tokens
+from tunewright.models.fingerprint import fingerprint
+from tunewright.models.forward import causal_lm
+from tunewright.models.score import is_head
+from tunewright.objectives.multi import tasks_of
 from tunewright.run.ready import Ready
-from tunewright.run.reference import cache_key, reference_of, with_reference
+from tunewright.run.reference import before_training, throughout, with_reference
 from tunewright.run.session import Session
 from tunewright.run.supply import Supply
 
+RECORD = "reference.json"  # in the run directory: what the reference was when the run began
+CHANGED = {
+    "model": "the weights or the config of the base model are not those that the run was begun with",
+    "precision": "the number format or the device is not that which the run was begun with",
+    "rows": "its rows are read as other tokens than when the run was begun, or with other weights: tokenizer,"
+    " chat template or data.train_on have changed",
+}
+
 
 def supply(session: Session, ready: Ready, given: Supply) -> Supply:
-    """The reference itself, for answers yet to be sampled, and its sums for the answers there are."""
-    parts, micro_tokens = ready.parts, session.recipe.train.micro_tokens
-    reference = reference_of(parts.adapter, given.model, given.forward)
+    """The sums for the answers there are, and for answers yet to be sampled the reference itself.
 
-    def marked(sequences: list[Tokens]) -> list[Tokens]:
-        if not any(tokens.trained for tokens in sequences):
+    Raises ``RunError`` for a resumed run whose base model, number format or tokens have changed.
+    """
+    parts, micro_tokens = ready.parts, session.recipe.train.micro_tokens
+    reference = before_training(parts.adapter, given.model, given.forward)
+
+    tasks = tasks_of(given.objective)
+
+    def marked(sequences: Sequence[Tokens], identity: str) -> Sequence[Tokens]:
+        held = ["reference" in tasks.get(t.task, given.objective).requires for t in sequences]
+        own = list(compress(sequences, held))
+        if not any(tokens.trained for tokens in own):
             return sequences
-        key = cache_key(parts.loaded, parts.renderer.template_digest, sequences)
-        return with_reference(sequences, reference, micro_tokens, key)
+        found = iter(with_reference(own, reference, micro_tokens, identity, session.observe))
+        return [next(found) if mine else tokens for tokens, mine in zip(sequences, held, strict=True)]
 
     with session.stage("reference", f"{len(given.train) + len(given.validation)} rows, untouched model"):
-        train, validation = marked(list(given.train)), marked(list(given.validation))
-    return replace(given, train=train, validation=validation, reference=reference)
+        facts = _facts(ready, given)
+        check_unchanged(session.run, facts)
+        identity = digest([facts["model"], facts["precision"]])
+        train, validation = marked(given.train, identity), marked(given.validation, identity)
+    if "rollouts" in given.objective.requires:
+        lasting = throughout(parts.adapter, given.model, given.forward)
+        return replace(given, train=train, validation=validation, reference=lasting)
+    return replace(given, train=train, validation=validation)
+
+
+def check_unchanged(run: RunDir, facts: dict[str, str]) -> None:
+    """Write down what the reference is; raise ``RunError`` if it was something else when the run began."""
+    record = run.root / RECORD
+    if not record.exists():
+        write_json(record, facts)
+        return
+    try:
+        before = json.loads(record.read_bytes())
+    except ValueError:
+        raise RunError(f"{record} is damaged; start the run again") from None
+    for name, what in CHANGED.items():
+        if before.get(name) != facts[name]:
+            raise RunError(f"{run.root} cannot go on: {what}; put it back, or start a new run")
+
+
+def _facts(ready: Ready, given: Supply) -> dict[str, str]:
+    precision = ready.parts.loaded.precision
+    every = (*given.train, *given.validation)
+    rows = [[t.ids, t.weights, [[b.ids, b.weights] for b in t.branches]] for t in every]
+    return {
+        "model": fingerprint(causal_lm(given.model).config, _untouched_weights(ready, given.model)),
+        "precision": f"{precision.dtype} on {precision.device.type}",
+        "rows": digest(rows),
+    }
+
+
+def _untouched_weights(ready: Ready, model: Any) -> list[Any]:
+    """The weights of the base: those that do not train; before training, where all do, all but new heads."""
+    frozen = "reference" in ready.parts.adapter.provides
+    return [p for n, p in model.named_parameters() if not is_head(n) and not (frozen and p.requires_grad)]

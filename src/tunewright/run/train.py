@@ -7,6 +7,7 @@ data, baseline answers, checkpoints, the trained model, the result.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,19 +21,20 @@ from tunewright.engine.loop import Fit, FitResult, Job
 from tunewright.evaluate.metrics import METRICS
 from tunewright.evaluate.runner import Answers
 from tunewright.models.forward import ModelForward
+from tunewright.models.frozen import FrozenForward, trunk_is_fixed
 from tunewright.models.load import base_record
 from tunewright.models.precision import use_all_cores
-from tunewright.models.save import save_companions, save_model
+from tunewright.models.save import save_companions, save_heads, save_model
 from tunewright.models.score import attach
 from tunewright.run import compose, store
-from tunewright.run.judges import Judge
+from tunewright.run.judges import Judge, kind_for
 from tunewright.run.publish import TUNED, Outcome, publish
 from tunewright.run.ready import Ready, make_ready
 from tunewright.run.recipe import Recipe
 from tunewright.run.resolve import Resolved, read_recipe, resolve, write_recipe
 from tunewright.run.rows import prepare_rows, stored_rows, suspicions
 from tunewright.run.session import Run, Session
-from tunewright.run.supply import Supply, supplied
+from tunewright.run.supply import Supply, check_supplies, supplied
 
 __all__ = ["PHASES", "Run", "resume", "settled", "train"]
 
@@ -55,6 +57,7 @@ def train(recipe: Recipe | Resolved, observe: Observer = events.silent) -> Run:
         for sentence in suspicions(session.recipe):
             session.warn(sentence)
     ready = make_ready(session, splits)
+    check_supplies(session, ready)
     write_recipe(run, session.resolved)
     write(splits, run.data)
     session.open_log()
@@ -88,10 +91,13 @@ def settled(recipe: Recipe | Resolved) -> tuple[Resolved, RunDir]:
 
 def _carry_out(session: Session, ready: Ready) -> Run:
     answers = _score_baselines(session, ready)
-    model, fitted = _fit(session, ready)
+    supply, fitted = _fit(session, ready)
+    model = supply.model
+    _calibrate(session, ready, model)
     _save(session, ready, model)
     _score_tuned(session, ready, model, answers)
-    result = publish(session, Outcome(ready, model, fitted, answers))
+    shutil.rmtree(session.run.cache, ignore_errors=True)  # of no use from here on
+    result = publish(session, Outcome(ready, supply, fitted, answers))
     return Run(session.run.root, result)
 
 
@@ -110,13 +116,13 @@ def _score_baselines(session: Session, ready: Ready) -> dict[str, Answers]:
     return answers
 
 
-def _fit(session: Session, ready: Ready) -> tuple[Any, FitResult]:
-    """Attach the adapter and train, or go on training; returns the model with its best weights."""
+def _fit(session: Session, ready: Ready) -> tuple[Supply, FitResult]:
+    """Attach the adapter and train, or go on training; the model supplied has its best weights then."""
     recipe, parts, sequences = session.recipe, ready.parts, ready.sequences
     compose.seed_adapter(recipe.train.seed)
     model = parts.adapter.attach(parts.loaded.model)
     attach(model, parts.objective.heads)
-    forward = ModelForward(model, compute=parts.loaded.precision.dtype, neftune=compose.neftune_of(recipe))
+    forward = _forward(session, parts, model)
     if forward.plain:
         session.note(["the output layer has an unusual form: computing it the model's own, slower way"])
     supply = supplied(
@@ -143,7 +149,24 @@ def _fit(session: Session, ready: Ready) -> tuple[Any, FitResult]:
     )
     with session.stage("train", parts.adapter.label):
         settings = compose.fit_settings(recipe, parts.objective)
-        return model, Fit(job, settings, session.run.checkpoints, session.observe).run()
+        return supply, Fit(job, settings, session.run.checkpoints, session.observe).run()
+
+
+def _forward(session: Session, parts: compose.Parts, model: Any) -> ModelForward:
+    """The model as the objective sees it; where only heads train, each text is read once."""
+    dtype, neftune = parts.loaded.precision.dtype, compose.neftune_of(session.recipe)
+    if neftune > 0 or not trunk_is_fixed(model):
+        return ModelForward(model, compute=dtype, neftune=neftune)
+    session.note(["only the head trains: the model reads each text once, and its states are kept on disk"])
+    return FrozenForward(model, session.run.cache, compute=dtype)
+
+
+def _calibrate(session: Session, ready: Ready, model: Any) -> None:
+    """What the kind of judging has to learn about the trained model from validation rows."""
+    calibrate, validation = kind_for(ready.parts.objective).calibrate, ready.splits.validation
+    if calibrate is not None and validation:
+        with session.stage("calibrate", f"{len(validation)} validation rows"):
+            calibrate(session, ready.parts, validation, model)
 
 
 def watched(watcher: Judge | None, model: Any) -> Callable[[], dict[str, float]] | None:
@@ -159,10 +182,12 @@ def _save(session: Session, ready: Ready, model: Any) -> None:
     parts, run = ready.parts, session.run
     tokenizer, stop_ids = parts.loaded.tokenizer, parts.renderer.stop_ids
     with session.stage("save"):
-        if session.recipe.adapt.method in compose.FULL_PRECISION:
-            save_model(model, tokenizer, run.model, stop_ids)
+        writes = parts.objective.judged not in compose.BY_HEAD
+        if session.recipe.adapt.method in compose.WHOLE:
+            save_model(model, tokenizer, run.model, stop_ids, writes=writes)
             return
         parts.adapter.save(model, run.adapter)
+        save_heads(model, tokenizer, run.adapter, writes=writes)
         save_companions(parts.loaded.model, tokenizer, run.adapter, stop_ids)
         write_json(run.adapter / "base.json", base_record(parts.loaded.ref, parts.loaded.model))
         if session.recipe.output.final == "merged":

@@ -188,7 +188,7 @@ def turns(*pairs):
         ({"text": " "}, "empty_text", "text"),
         ({"text": "t", "label": None}, "empty_label", "label"),
         ({"text": "t", "label": ""}, "empty_label", "label"),
-        ({"text": "t", "labels": []}, "wrong_type", "labels"),
+        ({"text": "t", "labels": ["a", 3]}, "wrong_type", "labels must be a list of texts"),
         ({"text": "t", "label": {}}, "wrong_type", "an object"),
         ({"text": "t", "score": "high"}, "wrong_type", "score is 'high', not a finite number"),
         ({"text": "t", "score": "1_000"}, "wrong_type", "score is '1_000'"),

@@ -47,6 +47,11 @@ def test_every_metric_describes_itself(name):
     metric = METRICS[name]
     assert metric.name == name
     assert len(metric.description) > 20
+
+
+@pytest.mark.parametrize("name", [name for name in METRICS if METRICS[name].needs in ("text", "logprobs")])
+def test_metrics_of_written_answers(name):
+    metric = METRICS[name]
     assert metric.unit in {"share", "points", "perplexity"}
     assert metric.higher_is_better is (name != "perplexity")
     assert metric.needs == ("logprobs" if name == "perplexity" else "text")

@@ -301,10 +301,14 @@ def test_answers_are_a_function_of_seed_and_step():
     assert scene.rollouts(seed=5).draw(4, [0, 1]) != one
 
 
-def test_the_model_is_left_in_the_mode_it_was_in():
+def test_dropout_is_off_while_answers_are_made_and_measured():
     scene = Scene("grpo", rollout={"updates": 2})
     scene.model.train()
-    scene.rollouts().draw(1, [0])
+    for module in scene.model.modules():
+        if hasattr(module, "attention_dropout"):
+            module.attention_dropout = 0.5
+    for branch in branches(scene.rollouts().draw(1, [0, 3])):
+        assert branch.tracks["old"] == pytest.approx(branch.tracks["sampled"], abs=1e-5)
     assert scene.model.training
     assert all(p.grad is None for p in scene.model.parameters())
 

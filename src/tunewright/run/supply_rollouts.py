@@ -1,0 +1,112 @@
+"""Supplies roll-outs: the model answers the training prompts, and the recipe's rewards score the answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from tunewright.core.errors import ConfigError
+from tunewright.core.records import Tokens
+from tunewright.engine.batch import build_batch
+from tunewright.engine.plan import micro_batches
+from tunewright.models.generate import Sampling
+from tunewright.models.save import own_stop_ids
+from tunewright.objectives.base import Batch
+from tunewright.objectives.completions import OpenAISampler, Tongue
+from tunewright.objectives.dialogue import Question, asking
+from tunewright.objectives.policy import PolicyObjective, asked
+from tunewright.objectives.rollout import Means, Rollouts
+from tunewright.objectives.sampler import Sampler, TransformersSampler, VllmSampler, need_vllm
+from tunewright.run.compose import context_of
+from tunewright.run.ready import Ready
+from tunewright.run.rewarding import rewards_of
+from tunewright.run.session import Session
+from tunewright.run.supply import Supply
+
+
+def check(session: Session, ready: Ready) -> None:
+    """What can be found before the run begins. Raises ``ConfigError``.
+
+    A loss must not be watched: on answers of the model's own it says nothing. The sampler must be there.
+    """
+    recipe, parts = session.recipe, ready.parts
+    if recipe.train.stop.metric == "validation_loss" and ready.splits.validation:
+        raise ConfigError(
+            f"train.stop.metric: objective {recipe.objective.name!r} samples its answers, and the loss on"
+            " those says nothing about how good they are; watch reward"
+        )
+    kind = recipe.objective.options.rollout.sampler.kind
+    if kind == "vllm" and "reference" not in parts.adapter.provides:
+        raise ConfigError(
+            "objective.rollout.sampler.kind 'vllm' is given the adapter for every roll-out, and adapt.method"
+            f" {recipe.adapt.method!r} has none; use lora, or kind transformers"
+        )
+    if kind == "vllm":
+        need_vllm()
+    _ = rewards_of(recipe, parts.objective)  # loads the user's code, and reward models
+
+
+def supply(session: Session, ready: Ready, given: Supply) -> Supply:
+    """The source that samples. Validation rows are prompts as well, and judged by rewards, not by a loss."""
+    check(session, ready)
+    recipe, objective = session.recipe, given.objective
+    assert isinstance(objective, PolicyObjective), f"{type(objective).__name__} wants no roll-outs"
+    device, micro_tokens = given.forward.device, recipe.train.micro_tokens
+
+    def batches(sequences: Sequence[Tokens]) -> list[Batch]:
+        found = micro_batches(sequences, micro_tokens)
+        return [build_batch([sequences[i] for i in indices], indices, device) for indices in found]
+
+    means = Means(
+        asking(sampler_of(session, ready, given)),
+        rewards_of(recipe, ready.parts.objective),
+        given.model,
+        given.forward,
+        batches,
+        micro_tokens,
+        given.reference,
+    )
+    questions = _questions(ready, given.train)
+    _warn_of_room(session, ready, questions)
+    source = Rollouts(objective, questions, means, recipe.train.seed, session.observe)
+    return replace(given, source=source, validation=())
+
+
+def sampler_of(session: Session, ready: Ready, given: Supply) -> Sampler:
+    """What writes the answers; see ``check``, which was called before."""
+    recipe, parts = session.recipe, ready.parts
+    rollout, renderer = recipe.objective.options.rollout, parts.renderer
+    sampling = Sampling(
+        max_new_tokens=rollout.max_new_tokens,
+        temperature=rollout.temperature,
+        stop_ids=renderer.stop_ids | own_stop_ids(parts.loaded.model),
+    )
+    if rollout.sampler.kind == "openai":
+        tongue = Tongue(renderer.decode, renderer.plain_ids, renderer.end_of_turn, session.warn)
+        return OpenAISampler(rollout.sampler, sampling, tongue)
+    if rollout.sampler.kind == "vllm":
+        return VllmSampler(
+            parts.loaded.ref.path,
+            recipe.adapt.rank,
+            lambda folder: parts.adapter.save(given.model, folder),
+            sampling,
+            renderer.decode,
+        )
+    return TransformersSampler(given.model, sampling, renderer.decode, recipe.evaluate.batch_size)
+
+
+def _questions(ready: Ready, prompts: Sequence[Tokens]) -> list[tuple[Tokens, Question]]:
+    """Each rendered prompt with the row it comes from."""
+    rows = {example.meta: example for example in ready.splits.train}
+    return [(tokens, Question(tokens.ids, asked(rows[tokens.meta]))) for tokens in prompts]
+
+
+def _warn_of_room(session: Session, ready: Ready, questions: Sequence[tuple[Tokens, Any]]) -> None:
+    new, context = session.recipe.objective.options.rollout.max_new_tokens, context_of(ready.parts.loaded)
+    short = sum(len(tokens.ids) + new > context + 1 for tokens, _ in questions)
+    if short:
+        session.warn(
+            f"{short} of {len(questions)} training prompts leave room for fewer than {new} new tokens in the"
+            f" model's context of {context}; their answers may be cut"
+        )
