@@ -3,7 +3,9 @@
     python benchmarks/real_data.py medquad       # answers to medical questions: perplexity, ROUGE-L
     python benchmarks/real_data.py banking       # ten intents as generated labels: accuracy, macro-F1
     python benchmarks/real_data.py intents       # all 77 intents with a head, against naive Bayes
-    python benchmarks/real_data.py intents 800   # the same on a draw of 800 training and 800 test rows
+    python benchmarks/real_data.py intents 8     # the same with 8 training and 8 test rows of each
+    python benchmarks/real_data.py dpo           # 300 preference pairs: do held-out chosen answers gain on rejected?
+    python benchmarks/real_data.py reward        # a reward model on the same pairs, against length and likelihood
     python benchmarks/real_data.py check         # what `data check` finds in every file
 
 The data are looked for in ``../shared/data`` beside the repository, or in ``$TUNEWRIGHT_DATA``; without
@@ -22,7 +24,7 @@ from pathlib import Path
 import tunewright as tw
 from tunewright.cli.console import ConsoleObserver
 from tunewright.cli.output import metric_lines, verdict_lines
-from tunewright.core.records import as_conversation
+from tunewright.core.records import Example, Preference, as_conversation
 from tunewright.data.check_view import check_lines
 from tunewright.data.load import load
 from tunewright.run.recipe import parse_override
@@ -52,6 +54,7 @@ def main() -> None:
         sys.exit(f"no data in {DATA}; set TUNEWRIGHT_DATA")
     with tempfile.TemporaryDirectory() as folder:
         commands = {"medquad": medquad, "banking": banking, "intents": intents, "check": check}
+        commands |= {"dpo": dpo, "reward": reward}
         commands[sys.argv[1]](Path(folder))
 
 
@@ -117,18 +120,17 @@ INTENTS_77 = {
 
 
 def intents(folder: Path) -> None:
-    """All 77 intents: LoRA and a head. Further words are the number of rows, or settings of the recipe.
+    """All 77 intents: LoRA and a head. Further words: how many rows of each intent, settings of the recipe.
 
     Train and test are the files' own; a share of the training rows is kept for validation.
     """
-    limit = next((int(word) for word in sys.argv[2:] if word.isdigit()), None)
-    words = dict(parse_override(word) for word in sys.argv[2:] if "=" in word)
+    each = next((int(word) for word in sys.argv[2:] if word.isdigit()), None)
+    words = settings_given()
     files = {name: folder / f"{name}.csv" for name in ("train", "test")}
     for name, target in files.items():
         with (DATA / "cls_banking77" / f"{name}.csv").open(encoding="utf-8", newline="") as f:
             rows = list(csv.DictReader(f))
-        if limit is not None:
-            rows = random.Random(0).sample(rows, min(limit, len(rows)))
+        rows = draw(rows, each) if each else rows
         with target.open("w", encoding="utf-8", newline="") as f:
             writer = csv.DictWriter(f, ["text", "category"])
             writer.writeheader()
@@ -139,10 +141,44 @@ def intents(folder: Path) -> None:
     result = json.loads((folder / "run" / "result.json").read_text(encoding="utf-8"))
     reached = next(m for m in result["metrics"] if m["name"] == "accuracy")["systems"]["tuned"]
     print(
-        f"accuracy {reached['value']:.3f} ({reached['low']:.3f} to {reached['high']:.3f}), {reached['n']} rows,"
-        f" {seconds:.0f} s; naive Bayes on all rows has {NAIVE_BAYES:.3f}:"
+        f"accuracy {reached['value']:.3f} ({reached['low']:.3f} to {reached['high']:.3f}),"
+        f" {reached['n']} rows, {seconds:.0f} s; naive Bayes on all rows has {NAIVE_BAYES:.3f}:"
         f" {'beaten' if reached['value'] > NAIVE_BAYES else 'not beaten'}"
     )
+
+
+PAIRS = {
+    "data.split.test": 0.25,
+    "data.split.validation": 0.1,
+    "data.max_length": 768,
+    "train.epochs": 2,
+    "train.tokens_per_step": 8192,  # about eight pairs
+}
+
+
+def dpo(folder: Path) -> None:
+    """LoRA and DPO on 300 pairs of answers of an assistant. Further words: settings of the recipe."""
+    settings = PAIRS | {"objective": {"name": "dpo", "beta": 0.1}, "train.learning_rate": 1e-4}
+    report(DATA / "pref_demo" / "dpo_en_demo.json", settings | settings_given(), folder)
+
+
+def reward(folder: Path) -> None:
+    """A reward model on the same pairs."""
+    settings = PAIRS | {"objective": {"name": "reward"}, "train.learning_rate": 2e-4}
+    report(DATA / "pref_demo" / "dpo_en_demo.json", settings | settings_given(), folder)
+
+
+def settings_given() -> dict:
+    """Words of the command line such as ``train.max_steps=2``."""
+    return dict(parse_override(word) for word in sys.argv[2:] if "=" in word)
+
+
+def draw(rows: list[dict], each: int) -> list[dict]:
+    """``each`` rows of every category, drawn with a seed."""
+    found: dict[str, list[dict]] = {}
+    for row in random.Random(0).sample(rows, len(rows)):
+        found.setdefault(row["category"], []).append(row)
+    return [row for category in sorted(found) for row in found[category][:each]]
 
 
 def report(file: Path, overrides: dict, folder: Path) -> None:
@@ -160,9 +196,15 @@ def repeated_questions(data: Path) -> set[str]:
     sides = []
     for names in (("test",), ("train", "validation")):
         examples = load([data / f"{name}.jsonl" for name in names]).examples
-        prompts = ((as_conversation(e) or e).messages[0].content for e in examples)
-        sides.append({" ".join(prompt.lower().split()) for prompt in prompts})
+        sides.append({" ".join(prompt_text(e).lower().split()) for e in examples})
     return sides[0] & sides[1]
+
+
+def prompt_text(example: Example) -> str:
+    """The first question of a chat; all turns before the answers of a pair."""
+    if isinstance(example, Preference):
+        return "\n".join(message.content for message in example.prompt)
+    return (as_conversation(example) or example).messages[0].content
 
 
 def check(folder: Path) -> None:

@@ -123,18 +123,6 @@ def test_a_metric_of_pairs_decides_when_to_stop(tiny, pairs, tmp_path, method):
 # --- what is left behind
 
 
-@pytest.fixture(scope="module")
-def whole(tiny, pairs, tmp_path_factory):
-    """A finished DPO run of six steps or so, with LoRA."""
-    return train(recipe(tiny, pairs, tmp_path_factory.mktemp("dpo") / "run", "lora", *SHORT))
-
-
-@pytest.fixture(scope="module")
-def whole_full(tiny, pairs, tmp_path_factory):
-    """The same with all weights."""
-    return train(recipe(tiny, pairs, tmp_path_factory.mktemp("dpo") / "run", "full", *SHORT))
-
-
 SHORT = (
     "objective=dpo",
     "train.epochs=3",
@@ -142,6 +130,25 @@ SHORT = (
     "evaluate.every=3",
     "output.save_every=1",
 )
+WATCHED = (*SHORT, "train.stop.metric=reward_margin")
+
+
+@pytest.fixture(scope="module")
+def whole(tiny, pairs, tmp_path_factory):
+    """A finished DPO run of a few steps, with LoRA."""
+    folder = tmp_path_factory.mktemp("dpo")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("TUNEWRIGHT_HOME", str(folder / "home"))
+        return train(recipe(tiny, pairs, folder / "run", "lora", *SHORT))
+
+
+@pytest.fixture(scope="module")
+def whole_full(tiny, pairs, tmp_path_factory):
+    """The same with all weights, its best step chosen by the margin on validation pairs."""
+    folder = tmp_path_factory.mktemp("dpo")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("TUNEWRIGHT_HOME", str(folder / "home"))
+        return train(recipe(tiny, pairs, folder / "run", "full", *WATCHED))
 
 
 def test_the_report_shows_pairs_with_both_margins(whole):
@@ -269,11 +276,17 @@ def test_a_killed_run_of_all_weights_ends_in_the_same_bits(tiny, pairs, tmp_path
     """At the second start the cache is gone, so the reference is computed again, from the model on disk."""
     out = tmp_path / "run"
     with pytest.raises(Killed):
-        train(recipe(tiny, pairs, out, "full", *SHORT), killer(MOMENTS[moment]))
+        train(recipe(tiny, pairs, out, "full", *WATCHED), killer(MOMENTS[moment]))
     shutil.rmtree(tmp_path / "home", ignore_errors=True)
     again = resume(out)
     assert weights(again) == weights(whole_full)
     assert values(again.result) == values(whole_full.result)
+    assert again.result["training"] == whole_full.result["training"]
+    ends = [
+        [e["metrics"] for e in rows_of(r.path / "events.jsonl") if e["event"] == "EvalEnd"]
+        for r in (again, whole_full)
+    ]
+    assert ends[0] == ends[1]
 
 
 def test_a_run_does_not_go_on_with_another_base(tiny, pairs, tmp_path):

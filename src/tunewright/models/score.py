@@ -110,7 +110,7 @@ def heads_of(model: Any) -> dict[str, Any]:
 
 @contextmanager
 def heads_of_task(model: Any, task: str) -> Iterator[None]:
-    """For a while ``model`` has the heads of one task alone, by the names they have in a run of that task."""
+    """For a while ``model`` has the heads of one task alone, by the names they have in its own run."""
     every = take_heads_of(model, task)
     try:
         yield
@@ -119,9 +119,10 @@ def heads_of_task(model: Any, task: str) -> Iterator[None]:
 
 
 def take_heads_of(model: Any, task: str) -> dict[str, Any]:
-    """Leave ``model`` the heads of one task, by the names they have in a run of that task; returns them all."""
-    every, end = heads_of(model), f"__{task}"
-    _put(model, {name.removesuffix(end): head for name, head in every.items() if name.endswith(end)})
+    """Leave ``model`` the heads of one task, by the names they have in its own run; returns them all."""
+    every = heads_of(model)
+    named = {tuple(name.split("__", 1)): head for name, head in every.items()}
+    _put(model, {name: named[name, task] for name in HEADS if (name, task) in named})
     return every
 
 

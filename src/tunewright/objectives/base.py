@@ -163,6 +163,7 @@ class Objective(Protocol):
     judged: Judged  # how the result is measured on held-out rows
     rows_per_step: int | None  # rows of an update, where they are not counted by tokens
     updates: int  # updates that see the same rows
+    rate: float  # multiple of the prior learning rate, which is that of supervised tuning
     shares: Mapping[str, float]  # task -> sequences per epoch, as a multiple of all; what is not named has 1
 
     def fitted(self, train: Sequence[Example]) -> Self:
@@ -229,6 +230,7 @@ class BaseObjective:
     judged: Judged = "answers"
     rows_per_step: int | None = None
     updates: int = 1
+    rate: float = 1.0
     shares: Mapping[str, float] = MappingProxyType({})
 
     def __init__(self, name: str, options: Section) -> None:

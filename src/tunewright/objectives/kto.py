@@ -53,6 +53,7 @@ class LikedOrNot(BaseObjective):
     requires = frozenset({"reference"})
     accepts = frozenset({"labelled"})
     judged = "preferences"
+    rate = 0.1  # at the rate that suits answers, comparisons drive a model far beyond what they say
     _answers: tuple[Message, ...] = ()
 
     def fitted(self, train: Sequence[Example]) -> Self:

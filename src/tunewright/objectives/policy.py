@@ -56,6 +56,7 @@ class PolicyObjective(BaseObjective):
 
     accepts = frozenset({"prompt", "conversation"})
     judged: Judged = "rewards"
+    rate = 0.25  # most of a gradient from rewards is noise
 
     def __init__(self, name: str, options: Section, kl: float) -> None:
         super().__init__(name, options)

@@ -37,6 +37,7 @@ class Preferences(BaseObjective):
 
     accepts = frozenset({"preference"})
     judged = "preferences"
+    rate = 0.1  # at the rate that suits answers, comparisons drive a model far beyond what they say
 
     def __init__(self, name: str, options: Section) -> None:
         super().__init__(name, options)

@@ -224,16 +224,17 @@ def context_of(loaded: Loaded) -> int:
     return int(getattr(config.get_text_config(), "max_position_embeddings", None) or 2**30)
 
 
-def pin_rate(resolved: Resolved, loaded: Loaded, train: Sequence[Tokens]) -> Resolved:
+def pin_rate(resolved: Resolved, parts: Parts, train: Sequence[Tokens]) -> Resolved:
     """Work out ``learning_rate: auto``; that of a head alone from the states of some training rows."""
     if resolved.recipe.train.learning_rate != "auto":
         return resolved
-    method, why = resolved.recipe.adapt.method, "at this width"
+    method, why, loaded = resolved.recipe.adapt.method, "at this width", parts.loaded
     config: Any = loaded.model.config
     state = 1.0
     if method == "head":
         state, why = _state_size(loaded, train[:STATES]), "for states of this size"
-    rate = float(f"{auto_rate(method, config.get_text_config().hidden_size, state):.2g}")
+    prior = auto_rate(method, config.get_text_config().hidden_size, state) * parts.objective.rate
+    rate = float(f"{prior:.2g}")
     return resolved.pin("train.learning_rate", rate, f"prior for {method} {why}")
 
 

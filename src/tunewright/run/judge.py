@@ -21,6 +21,7 @@ from tunewright.models.precision import use_all_cores
 from tunewright.models.score import head_called
 from tunewright.run import asking
 from tunewright.run.judge_preferences import PreferenceJudge, judges_answers
+from tunewright.run.judge_rewards import of_run as by_rewards
 from tunewright.run.judges import HEADS, JUDGES, Judge, JudgeKind
 from tunewright.run.judging import Judging, Settled, settled
 from tunewright.run.one_task import for_task, task_asked
@@ -153,6 +154,8 @@ def _judge(
         observe(Stage("note", note))
     if task := task_asked(how, examples, chosen=bool(given.metrics)):
         loaded, examples, how = for_task(loaded, examples, how, task)
+    if how.rewarded is not None:
+        return loaded.model, by_rewards(how.rewarded, loaded, examples, how, observe)
     kind = _kind_of(loaded, examples)
     if not given.metrics:  # those of the candidate's run: another kind of model takes what it can of them
         fitting = [m for m in how.metrics if (m in kind.measures if kind else METRICS[m].needs in WRITTEN)]

@@ -142,8 +142,9 @@ def make(session: Session, parts: Parts, rows: Sequence[Example], metrics: Seque
             )
         child = parts_of(parts, task)
         judges[task] = kind_for(child.objective).make(session_of(session, task), child, asked, own)
+    judging = list(metrics) == session.recipe.evaluate.metrics  # and not watching one of them
     for task in tasks_of(parts.objective):
-        if task not in judges and len(metrics) > 1:
+        if judging and task not in judges:
             session.warn(f"task {task}: nothing is measured; it has no held-out rows, or no metric names it")
     return TaskJudge(judges)
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from tunewright.core.paths import RunDir
-from tunewright.run.compose import FULL_PRECISION
+from tunewright.run.compose import FULL_PRECISION, objective_of
 from tunewright.run.recipe import Recipe
 from tunewright.run.resolve import Resolved, read_recipe
 
@@ -46,6 +46,7 @@ class Settled:
     ``metrics``: empty for those that fit the answers. ``rows``: how many to draw, ``None`` for all.
     ``max_new_tokens``: ``None`` for auto.
     ``weights``: the format weights are kept in, if not that of computing.
+    ``rewarded``: the recipe whose rewards score the answers, for a run that learnt from rewards.
     """
 
     metrics: Sequence[str] = ()
@@ -62,6 +63,7 @@ class Settled:
     dtype: str = "auto"
     weights: torch.dtype | None = None
     seed: int = 0
+    rewarded: Recipe | None = None
 
 
 def settled(how: Judging, name: str, data: str | Path) -> Settled:
@@ -89,6 +91,7 @@ def _settings_of(resolved: Resolved, data: str | Path) -> dict[str, Any]:
         "dtype": recipe.model.dtype,
         "weights": torch.float32 if recipe.adapt.method in FULL_PRECISION else None,
         "seed": recipe.train.seed,
+        "rewarded": recipe if objective_of(recipe).judged == "rewards" else None,
     }
 
 

@@ -138,7 +138,11 @@ def curves_of(log: Sequence[dict[str, Any]], watched: str) -> dict[str, Any]:
     return {
         "train": [(e["step"], e["loss"]) for e in ends],
         "learning_rate": [(e["step"], e["learning_rate"]) for e in ends],
-        "validation": [(e["step"], e["metrics"]["validation_loss"]) for e in evaluations],
+        "validation": [
+            (e["step"], e["metrics"]["validation_loss"])
+            for e in evaluations
+            if "validation_loss" in e["metrics"]
+        ],
         "metric": {"name": watched, "points": points} if watched != "validation_loss" else None,
     }
 

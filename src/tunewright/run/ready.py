@@ -58,21 +58,21 @@ def pin_all(
     resolved: Resolved, parts: compose.Parts, splits: Prepared, sequences: encode.Sequences
 ) -> Resolved:
     """Work out every ``auto`` of the recipe, now that model and data are known."""
-    resolved = compose.pin_rate(resolved, parts.loaded, sequences.train)
+    resolved = compose.pin_rate(resolved, parts, sequences.train)
     precision = parts.loaded.precision
     if resolved.recipe.model.dtype == "auto":
         resolved = resolved.pin("model.dtype", str(precision.dtype).removeprefix("torch."), precision.reason)
     if resolved.recipe.model.device == "auto":
         resolved = resolved.pin("model.device", precision.device.type, "the best device found")
     if resolved.recipe.train.stop.metric == "auto":
-        resolved = resolved.pin("train.stop.metric", *_watched(parts))
+        resolved = resolved.pin("train.stop.metric", *_watched(parts, splits.validation))
     if resolved.recipe.evaluate.every == "auto":
         resolved = _pin_every(resolved, parts, sequences)
     return _pin_judging(resolved, parts, splits)
 
 
-def _watched(parts: compose.Parts) -> tuple[str, str]:
-    if parts.objective.judged == "rewards":
+def _watched(parts: compose.Parts, validation: Sequence[Example]) -> tuple[str, str]:
+    if parts.objective.judged == "rewards" and validation:
         return "reward", "answers are sampled and rewarded"
     return "validation_loss", "what training minimises"
 
