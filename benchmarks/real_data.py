@@ -4,8 +4,8 @@
     python benchmarks/real_data.py banking       # ten intents as generated labels: accuracy, macro-F1
     python benchmarks/real_data.py intents       # all 77 intents with a head, against naive Bayes
     python benchmarks/real_data.py intents 8     # the same with 8 training and 8 test rows of each
-    python benchmarks/real_data.py dpo           # 300 preference pairs: do held-out chosen answers gain on rejected?
-    python benchmarks/real_data.py reward        # a reward model on the same pairs, against length and likelihood
+    python benchmarks/real_data.py dpo           # 300 preference pairs: margin and accuracy on held-out ones
+    python benchmarks/real_data.py reward        # a reward model on the same pairs, against two baselines
     python benchmarks/real_data.py check         # what `data check` finds in every file
 
 The data are looked for in ``../shared/data`` beside the repository, or in ``$TUNEWRIGHT_DATA``; without

@@ -16,6 +16,8 @@ from tunewright.models.fingerprint import fingerprint
 from tunewright.models.forward import causal_lm
 from tunewright.models.score import is_head
 from tunewright.objectives.multi import tasks_of
+from tunewright.run.compose import fit_settings
+from tunewright.run.encode import planned
 from tunewright.run.ready import Ready
 from tunewright.run.reference import before_training, throughout, with_reference
 from tunewright.run.session import Session
@@ -37,7 +39,6 @@ def supply(session: Session, ready: Ready, given: Supply) -> Supply:
     """
     parts, micro_tokens = ready.parts, session.recipe.train.micro_tokens
     reference = before_training(parts.adapter, given.model, given.forward)
-
     tasks = tasks_of(given.objective)
 
     def marked(sequences: Sequence[Tokens], identity: str) -> Sequence[Tokens]:
@@ -48,11 +49,14 @@ def supply(session: Session, ready: Ready, given: Supply) -> Supply:
         found = iter(with_reference(own, reference, micro_tokens, identity, session.observe))
         return [next(found) if mine else tokens for tokens, mine in zip(sequences, held, strict=True)]
 
-    with session.stage("reference", f"{len(given.train) + len(given.validation)} rows, untouched model"):
+    seen = _seen(session, given)
+    with session.stage("reference", f"{len(seen) + len(given.validation)} rows, untouched model"):
         facts = _facts(ready, given)
         check_unchanged(session.run, facts)
         identity = digest([facts["model"], facts["precision"]])
-        train, validation = marked(given.train, identity), marked(given.validation, identity)
+        found = dict(zip(seen, marked([given.train[i] for i in seen], identity), strict=True))
+        train = [found.get(i, tokens) for i, tokens in enumerate(given.train)]
+        validation = marked(given.validation, identity)
     if "rollouts" in given.objective.requires:
         lasting = throughout(parts.adapter, given.model, given.forward)
         return replace(given, train=train, validation=validation, reference=lasting)
@@ -72,6 +76,13 @@ def check_unchanged(run: RunDir, facts: dict[str, str]) -> None:
     for name, what in CHANGED.items():
         if before.get(name) != facts[name]:
             raise RunError(f"{run.root} cannot go on: {what}; put it back, or start a new run")
+
+
+def _seen(session: Session, given: Supply) -> list[int]:
+    """The training rows that the run will see; with ``train.max_steps`` these may be few."""
+    pace = fit_settings(session.recipe, given.objective).pace
+    steps = planned(given.objective, given.train, pace, given.objective.updates)
+    return sorted({row for step in steps for row in step.rows})
 
 
 def _facts(ready: Ready, given: Supply) -> dict[str, str]:

@@ -21,6 +21,9 @@ from tunewright.models.fingerprint import fingerprint
 from tunewright.models.forward import ModelForward, causal_lm
 from tunewright.objectives.base import per_segment
 from tunewright.run import reference as module
+from tunewright.run.compose import fit_settings
+from tunewright.run.encode import planned
+from tunewright.run.recipe import Recipe
 from tunewright.run.reference import answer_sums, before_training, throughout, with_reference
 from tunewright.run.supply import Supply
 from tunewright.run.supply_reference import RECORD, check_unchanged, supply
@@ -304,17 +307,32 @@ def ready_with(adapter):
 class Spoken:
     """As much of a session as a supplier uses."""
 
-    def __init__(self, root):
+    def __init__(self, root, **train):
         self.run, self.stages, self.observe = RunDir(root), [], silent
-        self.recipe = SimpleNamespace(train=SimpleNamespace(micro_tokens=64))
+        train = {"micro_tokens": 64, "learning_rate": 0.1, "stop": {"metric": "validation_loss"}, **train}
+        self.recipe = Recipe.model_validate(
+            {"data": {"train": "x.jsonl"}, "train": train, "evaluate": {"every": 1}}
+        )
 
     def stage(self, name, detail=""):
         self.stages.append((name, detail))
         return torch.no_grad()  # any context will do
 
 
-def given(model, forward, rows, requires=frozenset({"reference"})):
-    return Supply(model, forward, SimpleNamespace(requires=requires), rows[:-2], rows[-2:])
+def given(model, forward, rows, name="dpo"):
+    return Supply(model, forward, objective(name), rows[:-2], rows[-2:])
+
+
+def test_only_the_rows_that_the_run_will_see_are_computed(tmp_path):
+    model, forward = attached(Lora(rank=4))
+    rows = pairs(12, seed=18)
+    session = Spoken(tmp_path, max_steps=2, tokens_per_step=30)
+    found = supply(session, ready_with(Lora(rank=4)), given(model, forward, rows))
+    with_one = [i for i, row in enumerate(found.train) if "reference" in row.branches[0].extras]
+    assert 0 < len(with_one) < 10 and len(found.train) == 10
+    steps = planned(objective("dpo"), rows[:-2], fit_settings(session.recipe, objective("dpo")).pace)
+    assert with_one == sorted({row for step in steps for row in step.rows})
+    assert all("reference" in row.branches[1].extras for row in found.validation)
 
 
 @pytest.mark.parametrize("name", ["lora", "full"])
@@ -335,7 +353,7 @@ def test_the_supplier_marks_both_sides_and_keeps_no_copy(tmp_path, name):
 def test_roll_outs_get_the_reference_itself_and_nothing_to_compute_now(tmp_path, cache):
     model, forward = attached(Full())
     prompts = [Tokens([1, 2, 3], [0.0] * 3), Tokens([4, 5], [0.0] * 2), Tokens([6], [0.0])]
-    asked = given(model, forward, prompts, frozenset({"reference", "rollouts"}))
+    asked = given(model, forward, prompts, "ppo")
     found = supply(Spoken(tmp_path), ready_with(Full()), asked)
     assert found.train == prompts[:1] and not cache.exists()
     assert found.reference is not None and found.reference.forward.model is not model
