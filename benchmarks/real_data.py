@@ -195,7 +195,8 @@ def repeated_questions(data: Path) -> set[str]:
     """Prompts, case and white space aside, that stand in the test file and in training or validation."""
     sides = []
     for names in (("test",), ("train", "validation")):
-        examples = load([data / f"{name}.jsonl" for name in names]).examples
+        files = [file for name in names if (file := data / f"{name}.jsonl").stat().st_size]
+        examples = load(files).examples
         sides.append({" ".join(prompt_text(e).lower().split()) for e in examples})
     return sides[0] & sides[1]
 

@@ -8,7 +8,7 @@ a page or the list is stale.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -20,6 +20,7 @@ from pydantic.fields import FieldInfo
 from typer.testing import CliRunner
 
 from tunewright.cli.main import app
+from tunewright.core.config import settings_of
 from tunewright.objectives.options.table import OPTIONS as OPTIONS_BY_NAME
 from tunewright.run.recipe import Recipe
 
@@ -78,26 +79,36 @@ def options_of_objectives() -> Iterator[str]:
     for name in OPTIONS_BY_NAME:
         names.setdefault(OPTIONS_BY_NAME[name], []).append(f"`{name}`")
     for section, shared in names.items():
-        yield f"### {', '.join(shared)}\n\n{section.__doc__}\n\n{settings_table('objective', section)}\n"
+        table = table_of(settings_of(section, "objective."))
+        yield f"### {', '.join(shared)}\n\n{section.__doc__}\n\n{table}\n"
 
 
 def sections_of(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, type[BaseModel]]]:
     """Every section by dotted name, outer before inner."""
     for name, field in model.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+        if _is_section(field):
+            assert field.annotation is not None
             yield prefix + name, field.annotation
             yield from sections_of(field.annotation, f"{prefix}{name}.")
 
 
 def settings_table(prefix: str, section: type[BaseModel]) -> str:
     """A table of the settings that stand in ``section`` itself."""
+    own = section.model_fields.items()
+    return table_of((f"{prefix}.{name}", field) for name, field in own if not _is_section(field))
+
+
+def table_of(settings: Iterable[tuple[str, FieldInfo]]) -> str:
+    """A table of settings by dotted name."""
     lines = ["| setting | value | default | what it does |", "|---|---|---|---|"]
-    for name, field in section.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            continue
-        cells = [f"`{prefix}.{name}`", values_of(field), default_of(field), field.description or ""]
+    for name, field in settings:
+        cells = [f"`{name}`", values_of(field), default_of(field), field.description or ""]
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines)
+
+
+def _is_section(field: FieldInfo) -> bool:
+    return isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
 
 
 def values_of(field: FieldInfo) -> str:
@@ -125,9 +136,9 @@ def _words(annotation: Any, limits: str = "") -> str:
     if origin is Literal:
         return ", ".join(f"`{a}`" for a in args)
     if origin is list:
-        return f"list of {_words(args[0])}"
+        return "list" if args[0] is Any else f"list of {_words(args[0])}"
     if origin is dict:
-        return "mapping of text to text"
+        return "mapping" if args[1] is Any else f"mapping of text to {_words(args[1])}"
     return PLAIN[annotation] + limits
 
 

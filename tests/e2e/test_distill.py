@@ -21,6 +21,7 @@ from tunewright.core.errors import ConfigError, DataError, ModelError, RunError
 from tunewright.core.hashing import file_digest
 from tunewright.models.load import load
 from tunewright.run import teacher_text, teaching
+from tunewright.run.resolve import resolve
 from tunewright.run.train import resume, train
 
 LETTERS = "ABCDEFGH"
@@ -363,6 +364,35 @@ def test_documents(recipe, files, student, stranger, teacher, tmp_path):
     assert any("perplexity is per token" in note for note in notes(whole))
     with pytest.raises(ConfigError, match="no training row has a question"):
         go(student, "objective.on_policy=0.5", out="own")
+
+
+@pytest.mark.parametrize("vocabulary", ["same", "text"])
+def test_one_of_two_tasks(files, student, teacher, tmp_path, vocabulary):
+    things = write_messages(
+        tmp_path / "things.jsonl", [(f"a {t} of {c}?", t.upper()) for t in THINGS for c in COLOURS]
+    )
+    taught = {"objective": "distill", "teacher": str(teacher), "vocabulary": vocabulary}
+    values = {
+        "model.name": str(student),
+        "data.train": {"own": str(things), "taught": str(files["wrong"])},
+        "data.split.validation": 0.1,
+        "data.split.test": 0.1,
+        "objective": {"name": "multi", "tasks": {"own": {"objective": "sft"}, "taught": taught}},
+        "adapt.method": "full",
+        "train.max_steps": 2,
+        "output.dir": str(tmp_path / "run"),
+    }
+    run = train(resolve(None, None, values))
+    facts = run.result["supplied"]["teacher taught"]
+    assert facts["vocabulary"] == vocabulary
+    if vocabulary == "text":
+        assert facts["answers"]["file"] == "teacher-taught.jsonl" and facts["answers"]["kept"] > 70
+        assert {line["answer"] for line in rows_of(run.path / "teacher-taught.jsonl")} <= set(LETTERS)
+    systems = {m["name"]: set(m["systems"]) for m in run.result["metrics"]}
+    assert systems["taught/exact_match"] == {"zero_shot", "teacher", "tuned"}
+    assert systems["own/exact_match"] == {"zero_shot", "tuned"}
+    step = next(e for e in rows_of(run.path / "events.jsonl") if e["event"] == "StepEnd")
+    assert ("taught_divergence" in step["metrics"]) is (vocabulary == "same")
 
 
 def test_from_the_command_line(tw, recipe, files, student, teacher, tmp_path):

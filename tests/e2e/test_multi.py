@@ -13,7 +13,7 @@ from tests.e2e.test_resume import Killed, killer
 from tunewright.core import events
 from tunewright.core.errors import ConfigError
 from tunewright.core.hashing import file_digest
-from tunewright.run import supply
+from tunewright.run import asking, supply
 from tunewright.run.judge import Judging, compare, evaluate
 from tunewright.run.resolve import resolve
 from tunewright.run.train import resume, train
@@ -197,6 +197,37 @@ def test_only_what_holds_on_to_the_reference_gets_one(tiny, files, tmp_path, mon
     assert by_task == {"support": {False}, "taste": {True}}
     assert [t.task for t in seen[0].train] == sorted(t.task for t in seen[0].train)
     assert "task taste: nothing is measured" in " ".join(found.result["warnings"])
+
+
+def test_a_written_label_may_be_longer_than_the_answers(tiny, tmp_path, monkeypatch):
+    """auto allows the untouched model for each task what its own references need."""
+    chats = write_messages(
+        tmp_path / "chats.jsonl", [(f"{q} {i}", "A") for i, (q, _) in enumerate(pairs(30))]
+    )
+    names = ("a very long name of a class of tickets", "another long name that nobody would choose")
+    texts = write_rows(
+        tmp_path / "texts.jsonl", [{"text": f"t {i}", "label": names[i % 2]} for i in range(30)]
+    )
+    seen, original = [], asking.evaluator
+
+    def watching(loaded, asked, how, observe):
+        seen.append((asked[0].reference, how.max_new_tokens))
+        return original(loaded, asked, how, observe)
+
+    monkeypatch.setattr(asking, "evaluator", watching)
+    changes = {
+        "objective": {"name": "multi", "tasks": {"support": "sft", "intent": "classify"}},
+        "data.columns": None,
+        "train.max_steps": 1,
+        "evaluate.baselines": ["zero_shot", "intent/zero_shot"],
+    }
+    train(values(tiny, {"support": chats, "intent": texts}, tmp_path / "run", **changes))
+    lengths = dict(seen)
+    assert (
+        lengths["A"] < 12
+        and all(lengths[name] > 20 for name in names if name in lengths)
+        and len(lengths) == 2
+    )
 
 
 def test_from_the_command_line(tw, tiny, files, tmp_path):

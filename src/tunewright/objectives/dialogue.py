@@ -10,10 +10,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
-from tunewright.core.errors import ConfigError, TrainError
+from tunewright.core.errors import ConfigError, TrainError, TunewrightError
 from tunewright.core.hashing import seed_from
 from tunewright.core.records import Message, Prompt
 from tunewright.objectives.sampler import Sampled, Sampler
+
+NO_ROOM = (
+    "in some dialogues the environment's reply left no room for another answer in the model's context of"
+    " {room} tokens; they end there, unfinished"
+)
 
 Environment = Callable[[list[dict[str, Any]]], list[dict[str, Any]] | None]
 """(messages so far, as mappings with role and content) -> the messages that follow, or None at the end."""
@@ -26,13 +31,14 @@ class Question(NamedTuple):
     prompt: Prompt
 
 
-def shown_to_rewards(prompt: Prompt) -> tuple[str, dict[str, Any]]:
-    """What a reward reads of a row beside the answer: the last user turn, and the row's own columns.
+def shown_to_rewards(prompt: Prompt, turns: Sequence[Message] = ()) -> tuple[str, dict[str, Any]]:
+    """What a reward reads of a row beside the answer: the row's last user turn, and the row's own columns.
 
-    The whole prompt stands beside the columns as ``messages``.
+    All that stands before the answer is beside the columns as ``messages``: the whole prompt and, in a
+    dialogue, the ``turns`` that model and environment wrote before the last answer.
     """
     last = next((m.content for m in reversed(prompt.messages) if m.role == "user"), "")
-    return last, {**prompt.fields, "messages": [m.to_dict() for m in prompt.messages]}
+    return last, {**prompt.fields, "messages": [m.to_dict() for m in (*prompt.messages, *turns)]}
 
 
 Ask = Callable[[Sequence[Question], int, int], list[list[Sampled]]]
@@ -72,8 +78,14 @@ class _Course:
         self.logprobs = [*(self.logprobs or ()), *(logprobs or ())] if known else None
 
     def sampled(self) -> Sampled:
+        prompt, written = self.question, self.messages[len(self.question.prompt.messages) :]
         return Sampled(
-            self.ids[len(self.question.ids) :], self.logprobs, self.weights, self.finished, self.text
+            self.ids[len(prompt.ids) :],
+            self.logprobs,
+            self.weights,
+            self.finished,
+            self.text,
+            tuple(written[:-1]),  # the last is the answer
         )
 
 
@@ -82,7 +94,8 @@ class Dialogue:
     """Lets ``environment`` reply after each answer, up to ``max_turns`` answers; call it as an ``Ask``.
 
     ``room`` is how many tokens the model can read. A dialogue ends when the environment returns ``None``, at
-    ``max_turns``, or unfinished: at an answer that was cut, or before a reply that leaves no room to answer.
+    ``max_turns``, or unfinished: at an answer that was cut, or before a reply that leaves no room to answer,
+    which ``note`` is told.
     """
 
     sampler: Sampler
@@ -90,6 +103,7 @@ class Dialogue:
     environment: Environment
     max_turns: int
     room: int
+    note: Callable[[str], None] = lambda message: None
 
     def __call__(self, questions: Sequence[Question], group: int, seed: int) -> list[list[Sampled]]:
         """``group`` dialogues for each question. Raises ``TrainError`` if the environment fails."""
@@ -121,6 +135,7 @@ class Dialogue:
             follows = following(self.speaker, before, [course.messages[-1], *reply], course.question.prompt)
             if len(course.ids) + len(follows) >= self.room:
                 course.finished = False
+                self.note(NO_ROOM.format(room=self.room))
                 continue
             course.messages += reply
             course.add(follows, [0.0] * len(follows), [0.0] * len(follows))
@@ -132,9 +147,10 @@ class Dialogue:
         try:
             reply = self.environment([m.to_dict() for m in course.messages])
         except Exception as error:
+            known = isinstance(error, TunewrightError)
+            what = str(error) if known else f"{type(error).__name__}: {error}"
             raise TrainError(
-                f"the environment failed at {where} after {course.text[:60]!r}: {type(error).__name__}:"
-                f" {error}"
+                f"the environment failed at {where} after {course.text[:60]!r}: {what}"
             ) from error
         return None if reply is None else [_checked(message, where) for message in _list(reply, where)]
 

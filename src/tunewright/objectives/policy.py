@@ -122,7 +122,7 @@ class GroupPolicy(PolicyObjective):
         assert (divergence is not None) == self.kl_in_reward, (
             "divergence is given where, and only where, used"
         )
-        limit = self.options.rollout.max_new_tokens
+        limit = self.options.rollout.most_tokens
         shaped = rewards + overlong_penalty(lengths, limit, self.overlong)
         if divergence is not None:
             shaped = shaped - self.options.kl * divergence
@@ -150,7 +150,7 @@ class GroupPolicy(PolicyObjective):
         if self.options.kl > 0 and self.rule.divergence is not None:
             log_ratio = logprobs - batch.tracks["reference"]
             loss = loss + self.options.kl * self.rule.divergence(log_ratio, ratio)
-        share = self.rule.share(answers, self.options.rollout.max_new_tokens)
+        share = self.rule.share(answers, self.options.rollout.most_tokens)
         metrics |= policy_metrics(answers, batch, ratio, out_of_range(ratio, answers, self.clip))
         return LossOut((loss * share).sum(), metrics)
 

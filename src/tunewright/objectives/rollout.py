@@ -139,7 +139,11 @@ class Rollouts:
                     f"{question.prompt.meta.where()}: the sampler returned an answer without any token"
                 )
         flat = [answer for answers in sampled for answer in answers]
-        shown = [shown_to_rewards(q.prompt) for q in asked for _ in range(size)]
+        shown = [
+            shown_to_rewards(question.prompt, answer.turns)
+            for question, answers in zip(asked, sampled, strict=True)
+            for answer in answers
+        ]
         scored = self.means.rewards.score(
             [prompt for prompt, _ in shown], [a.text for a in flat], [example for _, example in shown]
         )

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 from torch import nn
 
 from tunewright.core.errors import ConfigError
+from tunewright.core.records import Message
 from tunewright.models.generate import Generated, Sampling, generate
 
 
@@ -28,7 +29,7 @@ class Sampled:
     ``ids`` end with the stop token where the model ended the answer itself (``finished``). ``logprobs`` are
     those of the model that wrote it at temperature 1, one per id, or ``None`` where it cannot tell.
     ``weights`` are 1 for what the model wrote and 0 for what others put between. ``text`` is what rewards
-    see: the answer, or the last one of a dialogue.
+    see: the answer, or the last one of a dialogue, whose ``turns`` stand between the prompt and that answer.
     """
 
     ids: list[int]
@@ -36,6 +37,7 @@ class Sampled:
     weights: list[float]
     finished: bool
     text: str
+    turns: tuple[Message, ...] = ()
 
 
 class Sampler(Protocol):
@@ -57,11 +59,18 @@ class TransformersSampler:
     sampling: Sampling
     decode: Decode
     batch_size: int = 32
+    on_progress: Callable[[int, int], None] | None = None  # of each call, see ``generate``
 
     def sample(self, prompts: Sequence[Sequence[int]], group: int, seed: int) -> list[list[Sampled]]:
         """See ``Sampler``. Raises ``ModelError`` for a prompt that the model has no room for."""
         rows = [prompt for prompt in prompts for _ in range(group)]
-        found = generate(self.model, rows, replace(self.sampling, seed=seed), batch_size=self.batch_size)
+        found = generate(
+            self.model,
+            rows,
+            replace(self.sampling, seed=seed),
+            batch_size=self.batch_size,
+            on_progress=self.on_progress,
+        )
         answers = [self._answer(generated) for generated in found]
         return [answers[start : start + group] for start in range(0, len(answers), group)]
 

@@ -76,7 +76,7 @@ class StudentAnswers:
         if not prompts:
             return []
         with evaluating(self.model), torch.no_grad():
-            seed = seed_from(self.seed, "student answers", step)
+            seed = self.seed
             found = self.sampler.sample([prompt.ids for prompt in prompts], 1, seed)
         return [answer for [answer] in found]
 

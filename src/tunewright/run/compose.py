@@ -121,10 +121,12 @@ def check_early(recipe: Recipe) -> None:
 
 def check_effect(recipe: Recipe) -> None:
     """Raise ``ConfigError`` for a setting that was changed and would not be read by a run like this one."""
-    documents, few_shot = recipe.objective.name == "text", "few_shot" in recipe.evaluate.baselines
+    given = recipe.evaluate.baselines
+    baselines = {split_task(name)[1] for name in given} if given != "auto" else set()
+    documents, few_shot = recipe.objective.name == "text", "few_shot" in baselines
     kind = objective_of(recipe).judged
     judged = kind in BY_HEAD
-    asked = kind != "preferences" and (few_shot or "zero_shot" in recipe.evaluate.baselines)
+    asked = kind != "preferences" and (few_shot or "zero_shot" in baselines)
     silent = not asked and (judged or kind == "preferences")
     for name, idle, because in (
         ("data.train_on", judged, f"objective {recipe.objective.name} learns no tokens"),

@@ -85,8 +85,8 @@ def _encoded(parts: Parts, session: Session, splits: Prepared) -> Sequences:
     if not weighted:
         if not train:
             raise DataError(
-                f"all {len(splits.train)} training rows are longer than {limit} tokens and were left out; raise"
-                " data.max_length, or set data.over_long to cut"
+                f"all {len(splits.train)} training rows are longer than {limit} tokens and were left out;"
+                " raise data.max_length, or set data.over_long to cut"
             )
         return Sequences(train, validation, {**asdict(counts), "dropped": dropped})
     _refuse(session, counts, dropped, len(splits.train))

@@ -7,7 +7,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from tunewright.core import events
 from tunewright.core.errors import ConfigError, DataError
@@ -18,21 +18,32 @@ from tunewright.data.render import Renderer
 from tunewright.evaluate.baselines import with_shots
 from tunewright.evaluate.metrics import METRICS
 from tunewright.evaluate.runner import Answers, Question, drawn
-from tunewright.models.generate import Sampling, generate
+from tunewright.models.generate import Sampling
 from tunewright.models.load import Loaded
 from tunewright.models.save import own_stop_ids
-from tunewright.objectives.dialogue import shown_to_rewards
+from tunewright.objectives.dialogue import Ask, Dialogue, Environment, shown_to_rewards
+from tunewright.objectives.dialogue import Question as Asked
+from tunewright.objectives.dialogue import asking as asking_once
+from tunewright.objectives.environment import UserEnvironment, make_environment
 from tunewright.objectives.policy import asked
 from tunewright.objectives.rewards import RewardSet, Scored, reward_specs
+from tunewright.objectives.sampler import Sampled, TransformersSampler
 from tunewright.run import asking
 from tunewright.run.compose import Parts, context_of
 from tunewright.run.judges import JudgeKind
 from tunewright.run.judging import Settled
 from tunewright.run.recipe import Recipe
-from tunewright.run.rewarding import make_all, rewards_of
+from tunewright.run.rewarding import environment_of, make_all, rewards_of
 from tunewright.run.session import Session
 
 REWARD = "reward"
+
+
+class Talk(NamedTuple):
+    """What replies to answers, and how many answers a dialogue may have, as in training."""
+
+    environment: Environment
+    max_turns: int
 
 
 @dataclass(frozen=True)
@@ -47,25 +58,20 @@ class RewardJudge:
     batch_size: int
     context: int
     on_progress: Callable[[int, int], None]
+    talk: Talk | None = None
 
     def __call__(self, model: Any, shots: Sequence[Conversation] = ()) -> Answers:
         """Answer every prompt and score the answers; ``shots`` are put before each as earlier turns."""
         begun = time.perf_counter()
-        found = generate(
-            model,
-            [self.renderer.prompt(with_shots(shots, q.prompt), q.tools) for q in self.questions],
-            self.sampling,
-            batch_size=self.batch_size,
-            on_progress=self.on_progress,
-        )
-        texts = [self.renderer.decode(generated.ids) for generated in found]
+        found = [
+            answer for [answer] in self._ask(model)([self._asked(q, shots) for q in self.questions], 1, 0)
+        ]
+        scored = self._scored(found)
         return Answers(
-            texts,
-            unfinished=sum(not generated.finished for generated in found),
-            new_tokens=sum(len(generated.ids) for generated in found),
-            scores={
-                name: self._rows(name, scored) for scored in [self._scored(texts)] for name in self.metrics
-            },
+            [answer.text for answer in found],
+            unfinished=sum(not answer.finished for answer in found),
+            new_tokens=sum(sum(w != 0 for w in answer.weights) - answer.finished for answer in found),
+            scores={name: self._rows(name, scored) for name in self.metrics},
             seconds=time.perf_counter() - begun,
         )
 
@@ -75,11 +81,31 @@ class RewardJudge:
             f"{answers.unfinished} of {len(answers.texts)} answers were cut before they ended"
             f" (evaluate.max_new_tokens is {self.sampling.max_new_tokens})"
         )
+        if self.talk:
+            cut = f"{cut}, or a reply left no room in the model's context of {self.context} tokens"
         return [cut] if answers.unfinished else []
 
-    def _scored(self, texts: Sequence[str]) -> Scored:
-        shown = [shown_to_rewards(asked(q.example)) for q in self.questions]
-        return self.rewards.score([p for p, _ in shown], texts, [example for _, example in shown])
+    def _ask(self, model: Any) -> Ask:
+        """One greedy answer each, or a dialogue of them."""
+        sampler = TransformersSampler(
+            model, self.sampling, self.renderer.decode, self.batch_size, self.on_progress
+        )
+        if self.talk is None:
+            return asking_once(sampler)
+        return Dialogue(sampler, self.renderer, *self.talk, self.context)
+
+    def _asked(self, question: Question, shots: Sequence[Conversation]) -> Asked:
+        messages = with_shots(shots, question.prompt)
+        prompt = Prompt(tuple(messages), meta=question.example.meta, tools=question.tools)
+        return Asked(self.renderer.prompt(messages, question.tools), prompt)
+
+    def _scored(self, answers: Sequence[Sampled]) -> Scored:
+        shown = [
+            shown_to_rewards(asked(question.example), answer.turns)
+            for question, answer in zip(self.questions, answers, strict=True)
+        ]
+        texts = [answer.text for answer in answers]
+        return self.rewards.score([prompt for prompt, _ in shown], texts, [example for _, example in shown])
 
     def _rows(self, name: str, scored: Scored) -> Any:
         values = scored.total if name == REWARD else scored.parts[name.partition(":")[2]]
@@ -112,17 +138,28 @@ def make(session: Session, parts: Parts, rows: Sequence[Example], metrics: Seque
         batch_size=section.batch_size,
         seed=recipe.train.seed,
     )
-    return judge_of(parts.loaded, rewards_of(recipe, parts.objective), rows, how, session.observe)
+    judge = judge_of(parts.loaded, rewards_of(recipe, parts.objective), rows, how, session.observe)
+    return _talking(judge, recipe, environment_of(recipe, parts.objective))
 
 
 def of_run(
     recipe: Recipe, loaded: Loaded, rows: Sequence[Example], how: Settled, observe: Observer
 ) -> RewardJudge:
     """The judge of any model by the rewards of a finished run, whose ``recipe`` this is."""
-    new = how.max_new_tokens or recipe.objective.options.rollout.max_new_tokens
-    judge = judge_of(loaded, make_all(recipe), rows, replace(how, max_new_tokens=new), observe)
+    rollout = recipe.objective.options.rollout
+    how = replace(how, max_new_tokens=how.max_new_tokens or rollout.max_new_tokens)
+    environment = make_environment(rollout.environment) if rollout.environment.file else None
+    judge = _talking(judge_of(loaded, make_all(recipe), rows, how, observe), recipe, environment)
     weakref.finalize(judge, judge.rewards.close)
+    if environment is not None:
+        weakref.finalize(judge, environment.close)
     return judge
+
+
+def _talking(judge: RewardJudge, recipe: Recipe, environment: UserEnvironment | None) -> RewardJudge:
+    """``judge`` with the dialogues of the recipe, if it has an ``environment``."""
+    turns = recipe.objective.options.rollout.environment.max_turns
+    return judge if environment is None else replace(judge, talk=Talk(environment, turns))
 
 
 def judge_of(

@@ -161,7 +161,10 @@ def _baseline(name: str, kinds: Kinds, askers: Sequence[str]) -> Baseline:
     ) -> Callable[[], Answers]:
         scorers = {
             task: kinds[task].baselines[name](
-                session_of(session, task), parts_of(parts, task), judge.judges[task], rows_of(train, task)
+                _asking(session_of(session, task), kinds[task]),
+                parts_of(parts, task),
+                judge.judges[task],
+                rows_of(train, task),
             )
             for task in askers
             if task in judge.judges
@@ -169,6 +172,16 @@ def _baseline(name: str, kinds: Kinds, askers: Sequence[str]) -> Baseline:
         return lambda: gathered({task: score() for task, score in scorers.items()})
 
     return ready
+
+
+def _asking(session: Session, kind: JudgeKind) -> Session:
+    """The session of a task that does not write: how long a written label may be is not what ``auto`` found for
+    those that do."""
+    if kind.writes or not session.resolved.sources["evaluate.max_new_tokens"].startswith("auto"):
+        return session
+    evaluate = session.recipe.evaluate.model_copy(update={"max_new_tokens": "auto"})
+    recipe = session.recipe.model_copy(update={"evaluate": evaluate})
+    return session.part(replace(session.resolved, recipe=recipe), session.observe)
 
 
 def _calibrate(session: Session, parts: Parts, rows: Sequence[Example], model: Any) -> None:

@@ -1,4 +1,4 @@
-"""The rewards of a run: those its recipe lists, reward models loaded, made once and closed at its end."""
+"""The rewards of a run, and what replies in its dialogues: made once from its recipe, closed at its end."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tunewright.core.records import Message
+from tunewright.objectives.environment import UserEnvironment, make_environment
 from tunewright.objectives.rewards import RewardSet, make_rewards, reward_specs
 from tunewright.objectives.rewards.base import ModelReward
 from tunewright.objectives.rewards.spec import BatchFunction
@@ -14,6 +15,7 @@ from tunewright.run.recipe import Recipe
 from tunewright.run.scoring import load_scorer, score_answers
 
 _MADE: weakref.WeakKeyDictionary[Any, RewardSet] = weakref.WeakKeyDictionary()
+_REPLIES: weakref.WeakKeyDictionary[Any, UserEnvironment] = weakref.WeakKeyDictionary()
 
 
 def rewards_of(recipe: Recipe, objective: Any) -> RewardSet:
@@ -22,6 +24,15 @@ def rewards_of(recipe: Recipe, objective: Any) -> RewardSet:
         _MADE[objective] = make_all(recipe)
         weakref.finalize(objective, _MADE[objective].close)
     return _MADE[objective]
+
+
+def environment_of(recipe: Recipe, objective: Any) -> UserEnvironment | None:
+    """The environment of a run, if it has one; shared and ended like ``rewards_of``."""
+    options = recipe.objective.options.rollout.environment
+    if options.file is not None and objective not in _REPLIES:
+        _REPLIES[objective] = make_environment(options)
+        weakref.finalize(objective, _REPLIES[objective].close)
+    return _REPLIES.get(objective)
 
 
 def make_all(recipe: Recipe) -> RewardSet:

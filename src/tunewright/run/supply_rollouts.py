@@ -7,20 +7,20 @@ from dataclasses import replace
 from typing import Any
 
 from tunewright.core.errors import ConfigError
-from tunewright.core.records import Tokens
+from tunewright.core.records import Message, Tokens
 from tunewright.engine.batch import build_batch
 from tunewright.engine.plan import micro_batches
 from tunewright.models.generate import Sampling
 from tunewright.models.save import own_stop_ids
 from tunewright.objectives.base import Batch
 from tunewright.objectives.completions import OpenAISampler, Tongue
-from tunewright.objectives.dialogue import Question, asking
+from tunewright.objectives.dialogue import Ask, Dialogue, Question, asking, following
 from tunewright.objectives.policy import PolicyObjective, asked
 from tunewright.objectives.rollout import Means, Rollouts
 from tunewright.objectives.sampler import Sampler, TransformersSampler, VllmSampler, need_vllm
 from tunewright.run.compose import context_of
 from tunewright.run.ready import Ready
-from tunewright.run.rewarding import rewards_of
+from tunewright.run.rewarding import environment_of, rewards_of
 from tunewright.run.session import Session
 from tunewright.run.supply import Supply
 
@@ -28,7 +28,8 @@ from tunewright.run.supply import Supply
 def check(session: Session, ready: Ready) -> None:
     """What can be found before the run begins. Raises ``ConfigError``.
 
-    A loss must not be watched: on answers of the model's own it says nothing. The sampler must be there.
+    A loss must not be watched: on answers of the model's own it says nothing. The sampler must be there, and
+    so must the environment, with a chat template that can render a dialogue.
     """
     recipe, parts = session.recipe, ready.parts
     if recipe.train.stop.metric == "validation_loss" and ready.splits.validation:
@@ -45,6 +46,10 @@ def check(session: Session, ready: Ready) -> None:
     if kind == "vllm":
         need_vllm()
     _ = rewards_of(recipe, parts.objective)  # loads the user's code, and reward models
+    if environment_of(recipe, parts.objective) is not None:
+        first = asked(ready.splits.train[0])
+        turns = [Message("assistant", "x"), Message("user", "y")]
+        _ = following(parts.renderer, first.messages, turns, first)
 
 
 def supply(session: Session, ready: Ready, given: Supply) -> Supply:
@@ -59,7 +64,7 @@ def supply(session: Session, ready: Ready, given: Supply) -> Supply:
         return [build_batch([sequences[i] for i in indices], indices, device) for indices in found]
 
     means = Means(
-        asking(sampler_of(session, ready, given)),
+        _ask(session, ready, sampler_of(session, ready, given)),
         rewards_of(recipe, ready.parts.objective),
         given.model,
         given.forward,
@@ -71,6 +76,16 @@ def supply(session: Session, ready: Ready, given: Supply) -> Supply:
     _warn_of_room(session, ready, questions)
     source = Rollouts(objective, questions, means, recipe.train.seed, session.observe)
     return replace(given, source=source, validation=())
+
+
+def _ask(session: Session, ready: Ready, sampler: Sampler) -> Ask:
+    """One answer each, or a dialogue where the recipe names what replies."""
+    environment = environment_of(session.recipe, ready.parts.objective)
+    if environment is None:
+        return asking(sampler)
+    turns = session.recipe.objective.options.rollout.environment.max_turns
+    context = context_of(ready.parts.loaded)
+    return Dialogue(sampler, ready.parts.renderer, environment, turns, context, session.warn)
 
 
 def sampler_of(session: Session, ready: Ready, given: Supply) -> Sampler:

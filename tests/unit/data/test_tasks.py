@@ -88,14 +88,21 @@ def test_a_task_is_of_one_kind(tmp_path):
 
 
 def test_the_same_label_in_two_tasks_is_two_classes(tmp_path):
-    """Each task keeps its own first row of a class in train, and its own shares of every class."""
-    one = labels(tmp_path / "a.jsonl", [f"one {i}" for i in range(40)])
-    two = labels(tmp_path / "b.jsonl", [f"two {i}" for i in range(40)])
+    """Each of 12 labels stands once in each task, and what a task has once it must learn from."""
+    one = labels(tmp_path / "a.jsonl", [f"one {i}" for i in range(12)], lambda i: f"l{i}")
+    two = labels(tmp_path / "b.jsonl", [f"two {i}" for i in range(40)], lambda i: f"l{min(i, 12)}")
     split = SplitSettings(validation=0.25, test=0.25)
     found = prepare([one, two], [], [], settings(("a", one), ("b", two), split=split))
-    counts = Counter((row.meta.task, row.label) for row in found.test)
-    assert set(counts) == {(task, label) for task in "ab" for label in ("l0", "l1")}
-    assert all(4 <= count <= 6 for count in counts.values())
+    counts = Counter((row.meta.task, row.label) for row in found.train)
+    assert all(counts[task, f"l{i}"] == 1 for task in "ab" for i in range(12))
+
+
+def test_a_task_of_numbers_is_dealt_out_by_its_shares(tmp_path):
+    one = labels(tmp_path / "a.jsonl", [f"one {i}" for i in range(40)], lambda i: i + 0.5)
+    two = labels(tmp_path / "b.jsonl", [f"two {i}" for i in range(20)])
+    split = SplitSettings(validation=0.25, test=0.25)
+    found = prepare([one, two], [], [], settings(("a", one), ("b", two), split=split))
+    assert found.receipt["tasks"]["a"] == {"train": 20, "validation": 10, "test": 10}
 
 
 def test_columns_may_differ_by_task(tmp_path):

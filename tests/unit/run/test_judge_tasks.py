@@ -198,6 +198,7 @@ def test_who_is_asked_for_a_baseline(name, tasks, monkeypatch):
         changed = replace(kind, baselines={**kind.baselines, own: known})
         monkeypatch.setitem(JUDGES._entries, judged, changed)
     monkeypatch.setattr("tunewright.run.judge_tasks.session_of", lambda session, task: session)
+    monkeypatch.setattr("tunewright.run.judge_tasks._asking", lambda session, kind: session)
     monkeypatch.setattr("tunewright.run.judge_tasks.parts_of", lambda parts, task: _child(what, task))
     judge = TaskJudge({"support": "judge of support", "intent": "judge of intent"})
     score = kind_for(what).baselines[name](None, None, judge, [chat(1), text(1), text(2)])

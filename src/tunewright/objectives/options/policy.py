@@ -73,13 +73,40 @@ class SamplerOptions(Settings):
         return self
 
 
+class EnvironmentOptions(Settings):
+    """What replies to an answer, so that a roll-out is a dialogue: a tool or a game, in a function of yours."""
+
+    file: str | None = Field(
+        None, min_length=1, description="Python file with the function; none: one answer, without a reply."
+    )
+    function: str = Field(
+        "reply",
+        min_length=1,
+        description="Its name; it gets the messages so far and returns those that follow, or None at the end.",
+    )
+    max_turns: int = Field(4, ge=2, description="Most answers of the model in a dialogue.")
+    seconds: float = Field(5.0, gt=0.0, le=3600.0, description="Time limit for one reply.")
+    memory_mb: int = Field(512, ge=64, description="Memory limit of the process that runs it, in MiB.")
+
+    @model_validator(mode="after")
+    def _has_file(self) -> EnvironmentOptions:
+        stray = [name for name in type(self).model_fields if changed(self, name)]
+        if self.file is None and stray:
+            raise ValueError(f"{', '.join(stray)} would be ignored without a file; set environment.file")
+        return self
+
+
 class RolloutOptions(Settings):
     """How answers are sampled, and how long they are learnt from."""
 
     group: Positive = Field(8, description="Answers sampled for each prompt; TRL's default for GRPO.")
     prompts: Positive = Field(8, description="Prompts per roll-out.")
     updates: Positive = Field(1, description="Updates on the same answers; above 1 they are off-policy.")
-    max_new_tokens: Positive = Field(256, description="Longest answer, in tokens; dr_grpo divides by it.")
+    max_new_tokens: Positive = Field(
+        256,
+        description="Longest answer, in tokens; dr_grpo divides by it. In a dialogue each answer may be so"
+        " long, and what all may take together is divided by.",
+    )
     temperature: Rate = Field(
         1.0,
         description="Temperature of sampling; 1 samples from the policy that is learnt, whose"
@@ -92,6 +119,12 @@ class RolloutOptions(Settings):
         " (truncated importance sampling); 0 does not correct.",
     )
     sampler: SamplerOptions = Field(SamplerOptions(), description="What writes the answers.")
+    environment: EnvironmentOptions = Field(EnvironmentOptions(), description="What replies to answers.")
+
+    @property
+    def most_tokens(self) -> int:
+        """How many tokens the model may write for one prompt, in all turns."""
+        return self.max_new_tokens * (self.environment.max_turns if self.environment.file else 1)
 
     @model_validator(mode="after")
     def _cap_above_one(self) -> RolloutOptions:

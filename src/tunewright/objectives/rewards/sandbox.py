@@ -23,31 +23,39 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
-from tunewright.core.errors import ConfigError, DataError
+from tunewright.core.errors import ConfigError, DataError, TrainError
 from tunewright.core.names import nearest
-from tunewright.objectives.rewards.process import Ended, WorkerProcess
+from tunewright.objectives.rewards.process import LONGEST_REPLY, Ended, WorkerProcess
 from tunewright.objectives.rewards.spec import RewardError, Row
 
 LOAD_SECONDS = 60.0  # importing a file may take longer than scoring an answer
 DISTURBED = "disturbed the pipe that carries its results"
+MOST_BYTES = LONGEST_REPLY - 1024  # of a value; the rest is for what stands around it
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one answer may use."""
+    """What one call may use."""
 
     seconds: float = 5.0
     memory_mb: int = 512
 
 
-class Sandbox:
-    """A reward: ``function`` of ``file``, called as ``function(prompt, answer, example, **keywords)``.
+class CallFailed(TrainError):
+    """A call gave no result; the message names the function and says what happened."""
 
-    Whatever goes wrong with an answer is a ``RewardError`` that names the function and says what happened: it
-    took too long, raised, needed too much memory, ended the process, or returned what is no finite number.
+
+class UserFunction:
+    """``function`` of ``file``, called in its own process; the base of what gives calls a meaning.
+
+    Whatever goes wrong in a call is told in words: it took too long, raised, needed too much memory, ended the
+    process, or returned what is no finite number (``returns`` "score") or not JSON ("value").
     """
+
+    purpose = "reward"
+    returns: Literal["score", "value"] = "score"
 
     def __init__(
         self,
@@ -61,6 +69,8 @@ class Sandbox:
             "function": function,
             "keywords": dict(keywords or {}),
             "memory_mb": limits.memory_mb,
+            "returns": self.returns,
+            "most_bytes": MOST_BYTES,
         }
         self._where = f"{function}() of {file.name}"
         self._limits = limits
@@ -85,26 +95,27 @@ class Sandbox:
             self.close()
             known = reply.get("known")
             hint = nearest(str(self._setup["function"]), known) if known else "Mend the file."
-            raise ConfigError(f"reward file {self._setup['file']}: {reply['error']}. {hint}")
+            raise ConfigError(f"{self.purpose} file {self._setup['file']}: {reply['error']}. {hint}")
 
-    def call(self, row: Row) -> float:
-        """The score of one answer; raises ``RewardError``, and ``DataError`` if the row does not fit JSON."""
+    def returned(self, *arguments: Any) -> Any:
+        """What a call returns; raises ``CallFailed``, and ``DataError`` for arguments that do not fit JSON."""
         with self._lock:
             self.start()
             self._calls += 1
-            reply = self._ask(
-                {"id": self._calls, **row._asdict(), "seconds": self._limits.seconds}, self._limits.seconds
-            )
-            if "error" not in reply and not self._is_score(reply):
+            seconds = self._limits.seconds
+            reply = self._ask({"id": self._calls, "arguments": arguments, "seconds": seconds}, seconds)
+            if "error" not in reply and not self._is_reply(reply):
                 self.close()
                 reply = {"error": DISTURBED}
         if "error" in reply:
-            raise RewardError(f"{self._where} {reply['error']}")
-        return float(reply["score"])
+            raise CallFailed(f"{self._where} {reply['error']}")
+        return reply[self.returns]
 
-    def _is_score(self, reply: dict[str, Any]) -> bool:
-        score = reply.get("score")
-        return reply.get("id") == self._calls and isinstance(score, float) and math.isfinite(score)
+    def _is_reply(self, reply: dict[str, Any]) -> bool:
+        if reply.get("id") != self._calls or self.returns not in reply:
+            return False
+        score = reply[self.returns]
+        return self.returns == "value" or (isinstance(score, float) and math.isfinite(score))
 
     def _ask(self, message: dict[str, Any], seconds: float) -> dict[str, Any]:
         """The worker's reply; ``{"error"}`` if there was none, and then the process is gone."""
@@ -142,14 +153,6 @@ class Sandbox:
             return f"ended its process by signal {signal.Signals(-code).name}"
         return f"ended its process with exit code {code}"
 
-    def many(self, rows: Sequence[Row]) -> Iterator[float | RewardError]:
-        """One score or error per row, in order, each found when it is asked for."""
-        for row in rows:
-            try:
-                yield self.call(row)
-            except RewardError as error:
-                yield error
-
     def close(self) -> None:
         """Kill the process with its descendants and wait for it; a later call would start another."""
         if self._process is not None:
@@ -163,3 +166,22 @@ class Sandbox:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+class Sandbox(UserFunction):
+    """A reward: called as ``function(prompt, answer, example, **keywords)``; what fails is a ``RewardError``."""
+
+    def call(self, row: Row) -> float:
+        """The score of one answer; raises ``RewardError``, and ``DataError`` if the row does not fit JSON."""
+        try:
+            return float(self.returned(*row))
+        except CallFailed as error:
+            raise RewardError(str(error)) from None
+
+    def many(self, rows: Sequence[Row]) -> Iterator[float | RewardError]:
+        """One score or error per row, in order, each found when it is asked for."""
+        for row in rows:
+            try:
+                yield self.call(row)
+            except RewardError as error:
+                yield error

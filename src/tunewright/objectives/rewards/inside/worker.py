@@ -3,8 +3,11 @@
 It reads JSON lines from its first standard input and answers on its first standard output. Before any user
 code runs, both are moved aside, so that nothing it prints or reads can disturb them.
 
-    {"file", "function", "keywords", "memory_mb"}   ->  {"ready": true} or {"error", "known"?}
-    {"id", "prompt", "answer", "example", "seconds"} ->  {"id", "score"} or {"id", "error"}
+    {"file", "function", "keywords", "memory_mb", "returns", "most_bytes"}
+        ->  {"ready": true} or {"error", "known"?}
+    {"id", "arguments", "seconds"}  ->  {"id", RETURNS} or {"id", "error"}
+
+RETURNS is "score", a finite number, or "value", anything that is JSON of at most ``most_bytes``.
 """
 
 from __future__ import annotations
@@ -86,11 +89,11 @@ def _load(setup: dict[str, Any]) -> tuple[Callable[..., Any] | None, dict[str, A
 
 
 def _answer(function: Callable[..., Any], request: dict[str, Any], setup: dict[str, Any]) -> dict[str, Any]:
-    """``{"score"}``, or ``{"error"}`` with what went wrong."""
-    row = (request["prompt"], request["answer"], request["example"])
+    """``{"score"}`` or ``{"value"}``, or ``{"error"}`` with what went wrong."""
+    checked = _score if setup["returns"] == "score" else _value
     _limit_time(request["seconds"])
     try:
-        return _checked(function(*row, **setup["keywords"]))
+        return checked(function(*request["arguments"], **setup["keywords"]), setup)
     except MemoryError:
         pass  # the frames that hold the memory are released before anything else is done
     except BaseException as error:  # noqa: BLE001 (whatever a user's function raises is told to the user)
@@ -109,13 +112,31 @@ def _limit_time(seconds: float) -> None:
     signal.alarm(math.ceil(seconds) + 2)
 
 
-def _checked(value: Any) -> dict[str, Any]:
+def _score(value: Any, setup: dict[str, Any]) -> dict[str, Any]:
     if isinstance(value, bool) or not isinstance(value, Real):
         return {"error": f"returned {type(value).__name__} {str(value)[:60]!r}; a reward is a finite number"}
     number = float(value)
     if not math.isfinite(number):
         return {"error": f"returned {number}; a reward is a finite number"}
     return {"score": number}
+
+
+def _value(value: Any, setup: dict[str, Any]) -> dict[str, Any]:
+    try:
+        size = len(json.dumps(value, allow_nan=False))
+    except (TypeError, ValueError, RecursionError) as error:
+        return {"error": f"returned {type(value).__name__} {_start(value)}, which is not JSON: {error}"}
+    if size > setup["most_bytes"]:
+        return {"error": f"returned {size} bytes of JSON; the most is {setup['most_bytes']}"}
+    return {"value": value}
+
+
+def _start(value: Any) -> str:
+    """How a value begins when it is written out, if it can be."""
+    try:
+        return repr(value)[:60]
+    except Exception:  # noqa: BLE001 (the value is the user's, and so is what writes it out)
+        return "(which cannot be shown)"
 
 
 def _explain(error: BaseException, path: str) -> str:
