@@ -51,7 +51,7 @@ def go(tw, tiny, data, tmp_path):
         (["evaluate.metrics=[]"], ["evaluate.metrics is empty"]),
         (["train.stop.metric=rouge"], ["'rouge'", "'rouge_l'"]),
         (["objective=stf"], ["objective 'stf'", "'sft'"]),
-        (["adapt.method=laro"], ["adapter 'laro'", "full, lora"]),
+        (["adapt.method=laro"], ["adapter 'laro'", "full, head, lora"]),
         (["adapt.method=full", "adapt.rank=8"], ["adapt.rank has no effect", "'full'"]),
         (["adapt.targets=[q_pro]"], ["'q_pro'", "'q_proj'"]),
         (["adapt.method=full", "output.final=merged"], ["output.final 'merged'", "no adapter to merge"]),

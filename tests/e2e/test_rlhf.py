@@ -111,3 +111,14 @@ def test_the_files_must_be_named_by_phase(tiny, files, tmp_path):
     with pytest.raises(ConfigError, match=r"data\.train: {demonstrations: FILE, comparisons: FILE"):
         methods.train(given)
     assert not (tmp_path / "run").exists()
+
+
+def test_the_plan_is_that_of_the_first_phase(tw, tiny, files, tmp_path):
+    lines = "".join(f"    {name}: {file}\n" for name, file in files.items())
+    path = tmp_path / "recipe.yaml"
+    path.write_text(f"model: {tiny}\ndata:\n  train:\n{lines}objective: rlhf\noutput: {tmp_path / 'run'}\n")
+    said = tw("plan", path, "--json")
+    assert said.status == 0 and said.json["rows"]["train"] > 0
+    assert said.json["remark"] == "this is the plan of phase sft; reward and policy follow, from what it makes"
+    assert "remark          this is the plan of phase sft" in tw("plan", path).out
+    assert str(tmp_path / "run" / "phases" / "sft") == said.json["run"]

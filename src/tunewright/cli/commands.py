@@ -25,6 +25,7 @@ from tunewright.run import quickstart as bundled
 from tunewright.run.judge import Judging
 from tunewright.run.judge import compare as judge_compare
 from tunewright.run.judge import evaluate as judge_evaluate
+from tunewright.run.methods import first_run
 from tunewright.run.methods import resume as resume_run
 from tunewright.run.methods import train as train_run
 from tunewright.run.recipe import parse_override
@@ -50,9 +51,9 @@ def init(directory: Path) -> None:
 
 def plan(recipe: Path, overrides: Sequence[str], as_json: bool) -> None:
     """Print the plan."""
-    facts = planning.plan(
-        resolve(recipe, None, dict(parse_override(o) for o in overrides)), ConsoleObserver()
-    )
+    whole = resolve(recipe, None, dict(parse_override(o) for o in overrides))
+    first, remark = first_run(whole)
+    facts = {**planning.plan(first, ConsoleObserver()), "remark": remark}
     output.emit(facts, as_json, planning.lines(facts))
 
 

@@ -25,12 +25,15 @@ def nearest(name: str, known: Iterable[str]) -> str:
 class Registry(Generic[T]):
     """Name -> object, where an entry may be the object itself or a lazy ``"package.module:attribute"``.
 
-    Other packages add entries through the entry-point group ``tunewright.<kind>``; a name taken twice is an
-    error, never an override.
+    Other packages add entries through the entry-point ``group``, by default ``tunewright.<kind>``; a name
+    taken twice is an error, never an override.
     """
 
-    def __init__(self, kind: str, entries: dict[str, T | str] | None = None) -> None:
+    def __init__(
+        self, kind: str, entries: dict[str, T | str] | None = None, group: str | None = None
+    ) -> None:
         self.kind = kind
+        self.group = group or f"tunewright.{kind}"
         self._entries: dict[str, T | str] = dict(entries or {})
         self._plugins_read = False
 
@@ -62,5 +65,5 @@ class Registry(Generic[T]):
         if self._plugins_read:
             return
         self._plugins_read = True
-        for point in entry_points(group=f"tunewright.{self.kind}"):
+        for point in entry_points(group=self.group):
             self.add(point.name, f"{point.module}:{point.attr}")

@@ -144,9 +144,9 @@ class Tokens:
 
     ``weights[i]`` is the loss weight of *predicting* ``ids[i]`` (0 = context). A branch continues the
     prefix: a preference pair is one prompt with two branches, a group of samples one prompt with many.
-    ``extras`` carries per-sequence numbers to the objective (a label, a reference log-probability), ``tracks``
-    one number per token (an old log-probability, an advantage), as long as ``ids``. Sequences of different
-    ``task`` never share a micro-batch, and the loss of each task is divided by a count of its own.
+    ``extras`` carries per-sequence numbers to the objective (a label, a reference log-probability), and
+    ``tracks`` one number per token (an old log-probability, an advantage). Sequences of different ``task``
+    never share a micro-batch, and the loss of each task is divided by a count of its own.
     """
 
     ids: list[int]

@@ -52,7 +52,7 @@ def naive_bayes(train: Known, texts: Sequence[str], labels: Sequence[str]) -> li
         model = MultinomialNB(alpha=SMOOTHING).fit(known, train.answers)
         place = {label: i for i, label in enumerate(model.classes_)}
         order = [place[label] for label in labels]
-        rows = model.predict_proba(asked)
+        rows = model.predict_proba(asked)[:, order]
         return [Prediction(labels[int(row.argmax())], tuple(map(float, row))) for row in rows]
     columns = [_presence(known, [label in a for a in train.answers], asked) for label in labels]
     rows = np.stack(columns, axis=1)

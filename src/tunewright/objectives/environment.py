@@ -1,4 +1,4 @@
-"""The user's environment of a dialogue: a tool or a game in a file, run under the limits that rewards have."""
+"""The user's environment of a dialogue: a tool or a game in a file, under the limits that rewards have."""
 
 from __future__ import annotations
 

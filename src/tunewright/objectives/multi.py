@@ -79,6 +79,7 @@ class MultiTask(BaseObjective):
                 )
         self.requires = frozenset().union(*(child.requires for child in self.tasks.values()))
         self.accepts = frozenset().union(*(child.accepts for child in self.tasks.values()))
+        self.rate = min(child.rate for child in self.tasks.values())  # the most careful task sets the pace
         self.shares = {task: plan.share for task, plan in self.plans.items()}
 
     def fitted(self, train: Sequence[Example]) -> Self:

@@ -76,7 +76,7 @@ class StudentAnswers:
         if not prompts:
             return []
         with evaluating(self.model), torch.no_grad():
-            seed = self.seed
+            seed = seed_from(self.seed, "student answers", step)
             found = self.sampler.sample([prompt.ids for prompt in prompts], 1, seed)
         return [answer for [answer] in found]
 

@@ -15,6 +15,15 @@ from tunewright.run.session import Run
 PRESETS = {"rlhf": rlhf.run_rlhf}
 
 
+def first_run(recipe: Resolved) -> tuple[Resolved, str | None]:
+    """The run that begins first, which can be planned, and a remark on those that follow."""
+    if recipe.recipe.objective.name not in PRESETS:
+        return recipe, None
+    settled, run = single.settled(recipe)
+    name, *later = (runs := rlhf.phases(settled.recipe, run.root))
+    return runs[name], f"this is the plan of phase {name}; {' and '.join(later)} follow, from what it makes"
+
+
 def train(recipe: Recipe | Resolved, observe: Observer = events.silent) -> Run:
     """Do the whole recipe; raises ``RunError`` if its directory already holds something."""
     name = (recipe.recipe if isinstance(recipe, Resolved) else recipe).objective.name

@@ -44,6 +44,7 @@ def lines(facts: dict[str, Any]) -> list[str]:
         f"rows            {rows['train']} train, {rows['validation']} validation, {rows['test']} test,"
         f" {facts['rejected']} left out",
         f"work            {facts['steps']} steps, {facts['tokens']} tokens",
+        *([f"remark          {facts['remark']}"] if facts.get("remark") else []),
         "",
     ]
     return head + [f"{s['name']:<28} {s['value']!s:<34} {s['source']}" for s in facts["settings"]]

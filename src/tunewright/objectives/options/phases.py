@@ -10,7 +10,7 @@ from tunewright.core.settings import Settings
 
 
 class RlhfOptions(Settings):
-    """Four phases: the base model, supervised tuning, a reward model from comparisons, policy optimisation."""
+    """From a base model: supervised tuning, a reward model from comparisons, policy optimisation."""
 
     sft: dict[str, Any] = Field(
         {}, description="Settings of the supervised phase that differ, by dotted name: {train.epochs: 2}."

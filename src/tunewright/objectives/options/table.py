@@ -32,6 +32,7 @@ OPTIONS: Registry[type[Section]] = Registry(
         "multi": f"{_HERE}.multi:MultiOptions",
         "rlhf": f"{_HERE}.phases:RlhfOptions",
     },
+    group="tunewright.objective_options",
 )
 
 

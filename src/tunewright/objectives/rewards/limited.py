@@ -33,7 +33,7 @@ class UserCode(RewardSpec):
         file = (folder / self.file).resolve()
         if not file.is_file():
             raise ConfigError(
-                f"reward {self.name!r}: there is no file {file}; paths start at the recipe's folder"
+                f"reward {self.name!r}: there is no file {file}; paths start where the command runs"
             )
         sandbox = Sandbox(file, self.function, Limits(self.seconds, self.memory_mb))
         sandbox.start()

@@ -50,8 +50,8 @@ class CallFailed(TrainError):
 class UserFunction:
     """``function`` of ``file``, called in its own process; the base of what gives calls a meaning.
 
-    Whatever goes wrong in a call is told in words: it took too long, raised, needed too much memory, ended the
-    process, or returned what is no finite number (``returns`` "score") or not JSON ("value").
+    Whatever goes wrong in a call is told in words: it took too long, raised, needed too much memory, ended
+    the process, or returned what is no finite number (``returns`` "score") or not JSON ("value").
     """
 
     purpose = "reward"
@@ -98,7 +98,7 @@ class UserFunction:
             raise ConfigError(f"{self.purpose} file {self._setup['file']}: {reply['error']}. {hint}")
 
     def returned(self, *arguments: Any) -> Any:
-        """What a call returns; raises ``CallFailed``, and ``DataError`` for arguments that do not fit JSON."""
+        """What a call returns; raises ``CallFailed``, and ``DataError`` for arguments that are no JSON."""
         with self._lock:
             self.start()
             self._calls += 1
@@ -169,7 +169,7 @@ class UserFunction:
 
 
 class Sandbox(UserFunction):
-    """A reward: called as ``function(prompt, answer, example, **keywords)``; what fails is a ``RewardError``."""
+    """A reward, called as ``function(prompt, answer, example, **keywords)``."""
 
     def call(self, row: Row) -> float:
         """The score of one answer; raises ``RewardError``, and ``DataError`` if the row does not fit JSON."""
