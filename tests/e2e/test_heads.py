@@ -1,6 +1,7 @@
 """Whole runs that end in a head: classes, several of them, ranks, numbers; resumed, judged again, refused."""
 
 import json
+import math
 import re
 
 import numpy as np
@@ -124,7 +125,7 @@ def test_a_classifier_learns(tiny, folder, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["numbers", "full"])
-def test_numbers_are_judged_with_their_intervals(run_of, kind):
+def test_numbers_are_judged_with_their_intervals(tw, run_of, kind):
     run = run_of(kind)
     labels = np.array([row["label"] for row in rows_of(run.path / "data" / "test.jsonl")])
     answers, metrics = answers_of(run), metrics_of(run.result)
@@ -141,6 +142,10 @@ def test_numbers_are_judged_with_their_intervals(run_of, kind):
     inside = (np.abs(said - labels) <= facts["half_width"]).mean()
     assert metrics["interval_coverage"]["systems"]["tuned"]["value"] == pytest.approx(inside, abs=0.04)
     assert metrics["r2"]["systems"]["ridge"]["value"] > 0.8
+    validation = run.path / "data" / "validation.jsonl"
+    again = tw("eval", run.path, "--data", validation, "--metric", "interval_coverage", "--json").json
+    k = math.ceil((again["n"] + 1) * 0.95)  # so many of the rows that it was made from lie inside
+    assert again["metrics"][0]["value"] == pytest.approx(k / again["n"], abs=1.01 / again["n"])
 
 
 def test_too_few_validation_rows_for_intervals_are_said_aloud(tiny, folder, tmp_path):

@@ -57,13 +57,14 @@ def shared_rows(tasks: Sequence[str], shares: Mapping[str, float], *, seed: int,
     members: dict[str, list[int]] = {}
     for row, task in enumerate(tasks):
         members.setdefault(task, []).append(row)
-    found: list[int] = []
+    found = []
     for task, own in members.items():
-        keys = _mix(np.array(own, dtype=np.uint64), seed_from("row share", seed))
-        circle = [own[i] for i in np.argsort(keys, kind="stable")]
+        rows = np.array(own, dtype=np.uint64)
+        circle = rows[np.argsort(_mix(rows, seed_from("row share", seed)), kind="stable")]
         taken = max(1, round(shares.get(task, 1.0) * len(own)))
-        found += [circle[(epoch * taken + i) % len(own)] for i in range(taken)]
-    return sorted(found)
+        found.append(circle[(epoch * taken + np.arange(taken)) % len(own)])
+    drawn: list[int] = np.sort(np.concatenate(found)).tolist() if found else []
+    return drawn
 
 
 def total_steps(sizes: Sequence[int], epochs: int, *, seed: int, tokens_per_step: int) -> int:

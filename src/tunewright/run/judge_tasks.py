@@ -175,8 +175,8 @@ def _baseline(name: str, kinds: Kinds, askers: Sequence[str]) -> Baseline:
 
 
 def _asking(session: Session, kind: JudgeKind) -> Session:
-    """The session of a task that does not write: how long a written label may be is not what ``auto`` found for
-    those that do."""
+    """The session of a task that does not write: how long a written label may be is not what ``auto`` found
+    for those that do."""
     if kind.writes or not session.resolved.sources["evaluate.max_new_tokens"].startswith("auto"):
         return session
     evaluate = session.recipe.evaluate.model_copy(update={"max_new_tokens": "auto"})

@@ -170,7 +170,7 @@ def _answered(row: Example, written: Written) -> Conversation:
     conversation = as_conversation(row)
     assert conversation is not None, "documents were refused"
     *before, last = conversation.messages
-    context = [m for m in before]
+    context = [replace(m, weight=0.0) if m.role == "assistant" else m for m in before]
     answer = Message("assistant", written.answer, last.weight)
     return Conversation((*context, answer), conversation.meta, conversation.tools)
 

@@ -37,8 +37,9 @@ def wrong(messages):
         return "x" * 10**11
     circle = []
     circle.append(circle)
-    return {"set": {1}, "nan": [float("nan")], "object": object(), "circle": circle, "text": "4", "none": None,
-            "mute": Mute(), "number": 4, "mapping": {"role": "tool", "content": "4"}, "long": "x" * 2**20}[what]
+    return {"set": {1}, "nan": [float("nan")], "object": object(), "circle": circle, "mute": Mute(),
+            "long": "x" * 2**20, "text": "4", "number": 4, "none": None,
+            "mapping": {"role": "tool", "content": "4"}}[what]
 
 class Mute:
     def __repr__(self):

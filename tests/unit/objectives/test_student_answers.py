@@ -89,6 +89,7 @@ def test_a_draw_depends_on_seed_step_and_rows_only():
     late.restore(source(0.5).state())
     assert late.draw(3, [5, 2, 9, 30]) == first
     assert sampler.calls[0] == again.calls[-1]
+    assert len({call[2] for call in again.calls}) == 2  # steps draw other numbers
     source(0.5, other, seed=1).draw(3, [5, 2, 9, 30])
     assert other.calls[0][2] != sampler.calls[0][2]
     assert source(0.5).rows(7) == range(40) and source(0.5).sizes == [t.size for t in source(0.5).stored]

@@ -74,7 +74,7 @@ class SamplerOptions(Settings):
 
 
 class EnvironmentOptions(Settings):
-    """What replies to an answer, so that roll-outs are dialogues: a tool or a game, in a function of yours."""
+    """What replies to an answer, so that roll-outs are dialogues: a tool or a game, in your own code."""
 
     file: str | None = Field(
         None, min_length=1, description="Python file with the function; none: one answer, without a reply."
@@ -82,7 +82,7 @@ class EnvironmentOptions(Settings):
     function: str = Field(
         "reply",
         min_length=1,
-        description="The function: given the messages so far, it returns those that follow or None at the end.",
+        description="Function that reads the messages so far and returns what follows or None at the end.",
     )
     max_turns: int = Field(4, ge=2, description="Most answers of the model in a dialogue.")
     seconds: float = Field(5.0, gt=0.0, le=3600.0, description="Time limit for one reply.")
