@@ -1,8 +1,8 @@
 """How much of a teacher is left in a student of half its layers, with and without distillation.
 
     python benchmarks/distill.py                          # under 20 minutes on 2 cores
-    python benchmarks/distill.py --teacher runs/tickets   # a tuned run of the quickstart, instead of a new one
-    python benchmarks/distill.py --steps 20 --rows 16     # a rehearsal; its numbers mean nothing
+    python benchmarks/distill.py --teacher runs/tickets   # a finished run of the quickstart
+    python benchmarks/distill.py --steps 2 --rows 4       # a rehearsal; its numbers mean nothing
 
 The teacher is the embedded model, tuned on the bundled tickets as the quickstart does it. The student is the
 untouched embedded model without every second layer, which alone can say nothing sensible any more. It is
@@ -37,7 +37,6 @@ from tunewright.run.resolve import resolve
 from tunewright.run.store import read_answers
 
 METRIC = "exact_match"
-RATE = 5e-4  # half of the layers are gone: the rest has much to learn anew
 PROMPTS, NEW_TOKENS = 32, 32  # of the speed test
 
 
@@ -45,8 +44,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument(
+        "--model", default="smollm2-135m-instruct", help="what teacher and student are made of"
+    )
     parser.add_argument("--teacher", help="a finished run to learn from")
     parser.add_argument("--epochs", type=int, default=5, help="of either student")
+    parser.add_argument("--rate", type=float, default=5e-4, help="of either student, which learns much anew")
     parser.add_argument("--steps", type=int, help="stop every training after so many steps")
     parser.add_argument("--rows", type=int, help="ask so many test rows only")
     parser.add_argument("--repeats", type=int, default=3)
@@ -58,14 +61,19 @@ def main() -> None:
 
 def compare(options: argparse.Namespace, out: Path) -> None:
     """Train the teacher and both students, then say how they differ."""
-    short = {"train.max_steps": options.steps, "evaluate.rows": options.rows, "evaluate.metrics": [METRIC]}
-    teacher = options.teacher or str(train(out / "teacher", {**short, "evaluate.baselines": []}).path)
-    student = half_of("smollm2-135m-instruct", out / "half")
+    short = {
+        "train.max_steps": options.steps,
+        "evaluate.rows": options.rows,
+        "evaluate.metrics": [METRIC],
+        "evaluate.baselines": [],
+    }
+    teacher = options.teacher or str(train(out / "teacher", {**short, "model.name": options.model}).path)
+    student = half_of(options.model, out / "half")
     common = {
         **short,
         "model.name": str(student),
         "adapt.method": "full",
-        "train.learning_rate": RATE,
+        "train.learning_rate": options.rate,
         "train.epochs": options.epochs,
     }
     distilled = train(
@@ -76,7 +84,7 @@ def compare(options: argparse.Namespace, out: Path) -> None:
             "evaluate.baselines": ["zero_shot", "teacher"],
         },
     )
-    tuned = train(out / "sft", {**common, "evaluate.baselines": []})
+    tuned = train(out / "sft", common)
     print_scores(distilled, tuned)
     print_sizes(teacher, str(distilled.path), options.repeats)
     print_cost({"distilled": distilled, "sft": tuned})

@@ -132,7 +132,7 @@ def intents(folder: Path) -> None:
             rows = list(csv.DictReader(f))
         rows = draw(rows, each) if each else rows
         with target.open("w", encoding="utf-8", newline="") as f:
-            writer = csv.DictWriter(f, ["text", "category"])
+            writer = csv.DictWriter(f, ["text", "category"], lineterminator="\n")
             writer.writeheader()
             writer.writerows(rows)
     begun = time.monotonic()

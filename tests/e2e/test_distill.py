@@ -364,6 +364,7 @@ def test_documents(recipe, files, student, stranger, teacher, tmp_path):
     assert any("perplexity is per token" in note for note in notes(whole))
     with pytest.raises(ConfigError, match="no training row has a question"):
         go(student, "objective.on_policy=0.5", out="own")
+    assert sorted(p.name for p in tmp_path.iterdir() if p.is_dir()) == ["same", "whole"]
 
 
 @pytest.mark.parametrize("vocabulary", ["same", "text"])

@@ -119,6 +119,6 @@ def test_the_plan_is_that_of_the_first_phase(tw, tiny, files, tmp_path):
     path.write_text(f"model: {tiny}\ndata:\n  train:\n{lines}objective: rlhf\noutput: {tmp_path / 'run'}\n")
     said = tw("plan", path, "--json")
     assert said.status == 0 and said.json["rows"]["train"] > 0
-    assert said.json["remark"] == "this is the plan of phase sft; reward and policy follow, from what it makes"
+    assert said.json["remark"].startswith("this is the plan of phase sft; reward and policy follow")
     assert "remark          this is the plan of phase sft" in tw("plan", path).out
     assert str(tmp_path / "run" / "phases" / "sft") == said.json["run"]

@@ -211,10 +211,11 @@ def run_facts(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
     facts.append(("Rows", ", ".join(rows)))
     facts.append(("Rows rejected", show.number(counts.get("rejected"))))
+    tokens = show.number(counts.get("tokens_trained"))
     facts.append(
         (
             "Steps",
-            f"{show.number(counts.get('steps'))}, {show.number(counts.get('tokens_trained'))} {tokens_of(model)}",
+            f"{show.number(counts.get('steps'))}, {tokens} {tokens_of(model)}",
         )
     )
     return facts

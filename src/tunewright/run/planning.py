@@ -10,6 +10,7 @@ from tunewright.run.ready import make_ready
 from tunewright.run.resolve import Resolved
 from tunewright.run.rows import prepare_rows
 from tunewright.run.session import Session
+from tunewright.run.supply import check_supplies
 from tunewright.run.train import settled
 
 
@@ -21,6 +22,7 @@ def plan(resolved: Resolved, observe: Observer) -> dict[str, Any]:
     with session.stage("check data", str(session.recipe.data.train)):
         splits = prepare_rows(session.recipe)
     ready = make_ready(session, splits)
+    check_supplies(session, ready)
     objective = ready.parts.objective
     settings = compose.fit_settings(session.recipe, objective)
     steps = encode.planned(objective, ready.sequences.train, settings.pace, objective.updates)

@@ -53,6 +53,7 @@ CHECKS: Registry[Callable[[Session, Ready], None]] = Registry(
     "check of a requirement",
     {
         "rollouts": "tunewright.run.supply_rollouts:check",
+        "student_answers": "tunewright.run.supply_student_answers:check",
         "teacher": "tunewright.run.supply_teacher:check",
     },
 )

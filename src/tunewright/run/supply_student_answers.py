@@ -22,6 +22,11 @@ from tunewright.run.teaching import teacher_of
 SPARE = 8  # tokens beyond the longest answer, so that a student that goes on is seen to go on
 
 
+def check(session: Session, ready: Ready) -> None:
+    """Raise ``ConfigError`` where no row has a question for the student."""
+    longest_answer(ready.sequences.train)
+
+
 def supply(session: Session, ready: Ready, given: Supply) -> Supply:
     """The source that lets the student answer a share of the rows."""
     recipe, parts, objective = session.recipe, ready.parts, given.objective

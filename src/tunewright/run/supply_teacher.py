@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -20,7 +20,6 @@ from tunewright.objectives.base import Batch, Objective
 from tunewright.objectives.distill import Distillation
 from tunewright.objectives.multi import MultiTask
 from tunewright.objectives.teacher import LiveTeacher
-from tunewright.objectives.teacher import Teacher as Asked
 from tunewright.objectives.teacher_cache import CachedTeacher
 from tunewright.run.compose import context_of
 from tunewright.run.ready import Ready
@@ -64,7 +63,11 @@ def supply(session: Session, ready: Ready, given: Supply) -> Supply:
 def _taught(session: Session, ready: Ready, given: Supply, task: str) -> Supply:
     teacher = teacher_of(session, ready.parts, distillations(ready.parts.objective)[task])
     with session.stage("teacher", teacher.loaded.ref.name):
-        facts = {"name": teacher.loaded.ref.name, "vocabulary": teacher.mode, "identity": teacher.identity}
+        facts: dict[str, Any] = {
+            "name": teacher.loaded.ref.name,
+            "vocabulary": teacher.mode,
+            "identity": teacher.identity,
+        }
         check_unchanged(session.run, task, facts)
         given = replace(given, facts={**given.facts, f"teacher {task}".strip(): facts})
         if teacher.mode == "text":
@@ -110,15 +113,18 @@ def _read_twice(ready: Ready, teacher: Teacher, task: str) -> list[Lesson]:
     return found
 
 
-def _asked(session: Session, teacher: Teacher, rows: Sequence[Lesson], identity: str) -> Asked:
+def _asked(
+    session: Session, teacher: Teacher, rows: Sequence[Lesson], identity: str
+) -> LiveTeacher | CachedTeacher:
     """The teacher as the loss sees it: live, or from the cache, filled with ``rows``."""
     objective, loaded = teacher.objective, teacher.loaded
-    live = LiveTeacher(ModelForward(loaded.model.eval(), compute=loaded.precision.dtype), objective.asked)
+    forward = ModelForward(loaded.model.eval(), compute=loaded.precision.dtype)
+    live = LiveTeacher(forward, objective.asked)
     if not objective.cached:
         session.note(["the teacher is asked in every step, and stays in memory beside the student"])
         return live
     cached = CachedTeacher(cache_dir() / "teachers", identity, objective.asked)
-    filled = cached.fill(_pairs(session, rows, live.forward.device), live)
+    filled = cached.fill(_pairs(session, rows, forward.device), live)
     if filled.damaged:
         session.warn(
             f"{len(filled.damaged)} damaged file(s) of {cached.folder} were removed; what the teacher said"

@@ -273,7 +273,7 @@ def test_settings_that_the_vocabularies_leave_without_use_are_refused():
 def test_what_it_requires():
     plain, own = distill(), distill(on_policy=0.5)
     assert isinstance(plain, Objective) and plain.requires == {"teacher"} and plain.cached
-    assert own.requires == {"teacher", "student_answers"} and not own.cached  # nobody can know the answers before
+    assert own.requires == {"teacher", "student_answers"} and not own.cached  # not known before
     assert (own.asked.temperature, own.asked.top_k, own.asked.size) == (1.0, 64, VOCAB)
     other = distill(temperature=2.0).asked
     with pytest.raises(AssertionError, match="asked for"):
