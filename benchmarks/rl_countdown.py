@@ -6,9 +6,9 @@
 
 Each prompt gives three numbers and a target. ``countdown_format`` is 1 for an expression of exactly these
 numbers and nothing else, ``countdown`` is 1 if its value is the target as well. The untouched model writes
-such an answer three times in a thousand, which is nothing to learn from, so it is first shown ``--warm``
-solved puzzles (supervised, one pass). Greedy answers to held-out prompts are scored before and after the policy
-optimisation, each figure with its 95 % interval.
+such an answer three times in a thousand: nothing to learn from, so it is first shown ``--warm``
+solved puzzles (supervised, one pass). Greedy answers to held-out prompts are scored before and after the
+policy optimisation, each figure with its 95 % interval.
 
 The data are looked for in ``../shared/data`` beside the repository, or in ``$TUNEWRIGHT_DATA``; without
 them the script says so and ends.
