@@ -77,7 +77,7 @@ def test_grpo_learns_even_digits(chatty, prompts, tmp_path):
     sampled = curve(run, "reward")
     assert mean(sampled[:2]) < 0.3 and mean(sampled[-4:]) > 0.9
     [metric] = run.result["metrics"]
-    assert metric["name"] == "reward" and metric["unit"] == "points" and metric["n"] > 5
+    assert metric["name"] == "reward" and metric["unit"] == "reward" and metric["n"] > 5
     assert metric["systems"]["zero_shot"]["value"] < 0.3
     assert metric["systems"]["tuned"]["value"] > 0.9
     assert run.result["verdict"]["word"] == "SHIP"
@@ -215,3 +215,19 @@ def test_what_cannot_work_is_refused_before_training(chatty, prompts, tmp_path):
         with pytest.raises(ConfigError, match=message):
             train(settings(chatty, prompts, out, *COMMON[:1], *words))
         assert not out.exists()
+
+
+def test_eval_and_compare_by_the_rewards_of_a_run(chatty, prompts, tmp_path, tw):
+    """The untouched model may stand last; rows of another kind are refused in words."""
+    words = (*COMMON, EVEN, "objective=grpo", "objective.rollout.group=4", "train.max_steps=1")
+    run = train(settings(chatty, prompts, tmp_path / "run", *words))
+    said = tw("compare", run.path, chatty, "--data", prompts, "--json")
+    assert said.status in (0, 1), said.err
+    [metric] = said.json["metrics"]
+    assert metric["name"] == "reward" and set(metric["systems"]) == {str(run.path), str(chatty)}
+    labelled = tmp_path / "labelled.jsonl"
+    labelled.write_text("".join(json.dumps({"text": f"t{i}", "label": "ab"[i % 2]}) + "\n" for i in range(4)))
+    said = tw("eval", run.path, "--data", labelled)
+    assert said.status == 2
+    why = " ".join(said.err.split())
+    assert "labelled.jsonl:1 is a labelled row, but objective 'grpo' learns from" in why

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -10,6 +11,7 @@ from tunewright.core.errors import ConfigError
 from tunewright.core.names import nearest
 
 S = TypeVar("S", bound="Section")
+SHOWN = 80  # characters of a wrong value that a message repeats
 
 
 class Section(BaseModel):
@@ -18,16 +20,19 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
 
-def build(section: type[S], values: dict[str, Any], where: str = "recipe") -> S:
-    """Validate ``values`` into ``section``; raises ``ConfigError`` that lists every problem at once."""
+def build(section: type[S], values: dict[str, Any], where: str = "recipe", beside: Sequence[str] = ()) -> S:
+    """Validate ``values`` into ``section``; raises ``ConfigError`` that lists every problem at once.
+
+    ``beside`` names settings that stand next to these in a recipe, to be offered for an unknown one.
+    """
     try:
         return section.model_validate(values)
     except ValidationError as error:
-        lines = [_explain(section, problem) for problem in error.errors()]
+        lines = [_explain(section, problem, beside) for problem in error.errors()]
         raise ConfigError(f"{where}: " + "; ".join(dict.fromkeys(lines))) from None
 
 
-def _explain(section: type[Section], problem: Any) -> str:
+def _explain(section: type[Section], problem: Any, beside: Sequence[str]) -> str:
     path = [str(p) for p in problem["loc"]]
     if (
         problem["type"] != "extra_forbidden"
@@ -36,12 +41,19 @@ def _explain(section: type[Section], problem: Any) -> str:
             path.pop()
     name = ".".join(path)
     if problem["type"] == "extra_forbidden":
-        known = _fields_at(section, path[:-1])
+        known = [*_fields_at(section, path[:-1]), *(beside if len(path) == 1 else ())]
         return (
             f"unknown setting {name!r}. {nearest(path[-1], known)}" if known else f"unknown setting {name!r}"
         )
     message = problem["msg"].removeprefix("Value error, ")
-    return f"{name or 'value'}: {message} (got {problem.get('input')!r})"
+    if isinstance(problem.get("ctx", {}).get("error"), ConfigError):  # it shows the part that is wrong
+        return f"{name or 'value'}: {message}"
+    return f"{name or 'value'}: {message} (got {_shown(problem.get('input'))})"
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= SHOWN else f"{text[: SHOWN - 1]}…"
 
 
 def _fields_at(section: type[BaseModel], path: list[str]) -> list[str]:

@@ -10,7 +10,8 @@ a renderer turns them into ``Tokens`` for one particular model.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
@@ -167,6 +168,11 @@ class Tokens:
     def size(self) -> int:
         """Tokens the model must process, branches included."""
         return len(self.ids) + sum(b.size for b in self.branches)
+
+    def with_branches_marked(self, marks: Iterable[Mapping[str, float]]) -> Tokens:
+        """The same with ``marks`` added to the ``extras`` of its branches, one mapping for each."""
+        pairs = zip(self.branches, marks, strict=True)
+        return replace(self, branches=tuple(replace(b, extras={**b.extras, **mark}) for b, mark in pairs))
 
     def unrolled(self) -> list[Tokens]:
         """Each branch behind its prefix, as a sequence of its own; the sequence itself without branches."""

@@ -106,7 +106,7 @@ def prepare(
         steps.append(_step(name, before, dropped))
         rejected += dropped
     if not parts["train"]:
-        raise DataError(f"no row is left to train on: {rows_in} read, {len(rejected)} rejected, see why")
+        raise DataError(_nothing_left(rows_in, rejected, {f.path for f in loaded["train"].files}))
     parts, notes = _divided(parts, given, settings.split)
 
     rows_out = sum(map(len, parts.values()))
@@ -180,6 +180,20 @@ def _grouped(train: Loaded, settings: PrepareSettings) -> None:
             f"group: none of {len(train.examples)} training rows has {key!r}, so no rows would be kept"
             f" together by it. {nearest(key, list(train.keys))}"
         )
+
+
+def _nothing_left(rows_in: int, rejected: Sequence[Problem], train: set[str]) -> str:
+    """Why no row is left: what befell most of the training rows, and the first of these."""
+    told = f"no row is left to train on: {rows_in} read, {len(rejected)} rejected"
+    lost = [p for p in rejected if p.source in train]
+    if not lost:
+        return f"{told}; the training files hold no row"
+    [(reason, count)] = Counter(p.reason for p in lost).most_common(1)
+    first = next(p for p in lost if p.reason == reason)
+    return (
+        f"{told}, {count} for {reason}, the first at {first.where()}: {first.detail.rstrip('.')}."
+        f" {first.remedy} See `tunewright data check {first.source}`"
+    )
 
 
 def _changes(problems: Sequence[Problem]) -> list[str]:

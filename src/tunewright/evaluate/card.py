@@ -17,7 +17,7 @@ from tunewright.evaluate.report_scores import (
     system_name,
     systems_in_order,
 )
-from tunewright.evaluate.report_view import cell, tokens_of
+from tunewright.evaluate.report_view import cell
 
 OWNER = "**For the owner to fill in.**"
 
@@ -143,7 +143,7 @@ def _lineage(result: Mapping[str, Any], receipt: Mapping[str, Any]) -> str:
 def _training(result: Mapping[str, Any]) -> str:
     facts, counts, cost = result.get("training") or {}, result["counts"], result.get("cost") or {}
     steps, tokens = show.number(counts.get("steps")), show.number(counts.get("tokens_trained"))
-    lines = [f"- {steps} steps, {tokens} {tokens_of(result['model'])}"]
+    lines = [f"- {steps} steps, {tokens} tokens read"]
     if facts.get("stop_reason"):
         lines.append(f"- Ended: {_plain(show.sentence(facts['stop_reason']))}")
     if facts.get("best_validation_loss") is not None:

@@ -22,10 +22,8 @@ def _as_given(name: str, predictions: Sequence[Any], references: Sequence[Any]) 
 
 
 def _metric(name: str, description: str) -> Metric:
-    """``predictions`` are the rewards themselves; ``references`` are not read."""
-    return Metric(
-        name=name, description=description, score=partial(_as_given, name), unit="points", bounds=None
-    )
+    """``predictions`` are the rewards themselves, which have no unit; ``references`` are not read."""
+    return Metric(name=name, description=description, score=partial(_as_given, name), unit=name, bounds=None)
 
 
 reward = _metric("reward", "mean reward of the answers: the weighted sum of all rewards")

@@ -69,6 +69,8 @@ def render_report(report: ReportData) -> str:
             result=report.result,
             predicted=report.result["model"].get("judged") in view.PREDICTED,
             numeric=report.result["model"].get("judged") == "numbers",
+            sampled=report.result["model"].get("judged") == view.SAMPLED,
+            referenced=any(a["reference"] for a in report.answers),
             compared=report.result["model"].get("judged") in view.COMPARED,
             style=Markup(style),
             script=Markup(script),

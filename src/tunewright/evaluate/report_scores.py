@@ -19,7 +19,7 @@ _SYSTEMS = {
     "few_shot": "Few-shot prompt",
     "retrieval": "Retrieval prompt",
     "teacher": "Teacher",
-    "majority": "Most frequent label",
+    "majority": "Most frequent label or set of labels",
     "naive_bayes": "Naive Bayes on words",
     "mean": "Mean of the labels",
     "ridge": "Ridge regression on words",

@@ -22,6 +22,7 @@ _GROUPS = {
 }
 PREDICTED = ("labels", "numbers")  # ways of judging by what a head predicts
 COMPARED = ("preferences", "scores")  # … and by answers that are read, not written
+SAMPLED = "rewards"  # … and by the rewards of answers, which are sampled while training
 _ANSWERS_OPEN = 3
 _TEXT_LIMIT = 4000
 _BATCH_TOKENS = 6000
@@ -70,7 +71,7 @@ def _answer(answer: Mapping[str, Any]) -> View:
                 "tuned": name == TUNED,
                 "score": None if score is None else f"{score:.3g}",
                 "note": notes.get(name),
-                "exact": text == answer["reference"],
+                "exact": bool(answer["reference"]) and text == answer["reference"],
                 "pieces": _pieces(answer["reference"], text)
                 if name == TUNED and name not in notes
                 else _plain(text),
@@ -79,7 +80,7 @@ def _answer(answer: Mapping[str, Any]) -> View:
     return {
         "where": answer["where"],
         "prompt": _plain(answer["prompt"]),
-        "reference": _plain(answer["reference"]),
+        "reference": _plain(answer["reference"]) if answer["reference"] else [],
         "columns": columns,
     }
 
@@ -122,7 +123,7 @@ def training(result: Mapping[str, Any], curves: Mapping[str, Any]) -> View:
         )
         if metric
         else Markup(),
-        "validated": bool(validation),
+        "validated": bool(validation or (metric and metric["points"])),
         "table": [(show.number(x), show.number(y, 4)) for x, y in validation],
     }
 
@@ -215,15 +216,10 @@ def run_facts(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     facts.append(
         (
             "Steps",
-            f"{show.number(counts.get('steps'))}, {tokens} {tokens_of(model)}",
+            f"{show.number(counts.get('steps'))}, {tokens} tokens read",
         )
     )
     return facts
-
-
-def tokens_of(model: Mapping[str, Any]) -> str:
-    """What the tokens of a run are called: trained, or only read where a head learns labels."""
-    return "tokens read" if model.get("judged") in PREDICTED else "trained tokens"
 
 
 def receipt_blocks(receipt: Mapping[str, Any], title: str = "Summary") -> list[View]:

@@ -35,8 +35,11 @@ class Known(NamedTuple):
 
 
 def majority(train: Known, texts: Sequence[str], labels: Sequence[str]) -> list[Prediction]:
-    """The most frequent label, or the most frequent set of labels, for every text; its share is how sure."""
-    counts = Counter(train.answers)
+    """The most frequent label for every text; its share is how sure.
+
+    Of sets of labels it is the most frequent that is not empty: one that names nothing would be no rival.
+    """
+    counts = Counter(answer for answer in train.answers if answer) or Counter(train.answers)
     best = max(sorted(counts), key=counts.__getitem__)
     several = isinstance(best, tuple)
     shares = Counter(label for a in train.answers for label in (a if several else (a,)))

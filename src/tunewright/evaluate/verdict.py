@@ -15,7 +15,7 @@ Word = Literal["SHIP", "DON'T SHIP", "CAN'T TELL"]
 
 @dataclass(frozen=True)
 class Verdict:
-    """The decision on ``metric``, and the baseline ``against`` which it was hardest to reach.
+    """The decision on ``metric``, and the baseline ``against`` which it was made, chosen as ``verdict`` says.
 
     ``rows_that_would_decide`` is set for CAN'T TELL only, and ``None`` there if a difference is exactly 0.
     """
@@ -43,18 +43,18 @@ def verdict(differences: dict[str, Difference], metric: Metric) -> Verdict:
     """Decide from the difference (tuned - baseline) to each baseline, by name.
 
     SHIP if every interval excludes zero in the good direction; DON'T SHIP if any excludes it in the bad one;
-    else CAN'T TELL. ``against`` is the closest call (SHIP), the clearest loss (DON'T SHIP), or the baseline
-    that needs most rows (CAN'T TELL). Raises ``ConfigError`` without a baseline.
+    else CAN'T TELL. ``against`` is the closest call (SHIP), of the losses the baseline furthest ahead (DON'T
+    SHIP), or the baseline that needs most rows (CAN'T TELL); the sentence of the last also names the baseline
+    furthest ahead, if that is another. Raises ``ConfigError`` without a baseline.
     """
     if not differences:
         raise ConfigError(
             "a verdict needs a baseline to compare with; add evaluate.baselines, such as zero_shot"
         )
     gains = {name: _gain(difference, metric) for name, difference in differences.items()}
-    worst = min(gains, key=lambda name: gains[name][1])
     closest = min(gains, key=lambda name: gains[name][0])
-    if gains[worst][1] < 0:
-        return _decided("DON'T SHIP", worst, differences, metric)
+    if lost := {name: differences[name] for name, (_, high) in gains.items() if high < 0}:
+        return _decided("DON'T SHIP", _furthest_ahead(lost, metric), differences, metric)
     if gains[closest][0] > 0:
         return _decided("SHIP", closest, differences, metric)
     open_ones = [name for name, (low, _) in gains.items() if low <= 0]
@@ -66,6 +66,12 @@ def _gain(difference: Difference, metric: Metric) -> tuple[float, float]:
     if metric.higher_is_better:
         return difference.low, difference.high
     return -difference.high, -difference.low
+
+
+def _furthest_ahead(differences: dict[str, Difference], metric: Metric) -> str:
+    """The baseline that the tuned model is furthest behind, or least ahead of."""
+    sign = 1 if metric.higher_is_better else -1
+    return min(differences, key=lambda name: sign * differences[name].value)
 
 
 def _decided(word: Word, against: str, differences: dict[str, Difference], metric: Metric) -> Verdict:
@@ -87,9 +93,20 @@ def _undecided(names: list[str], differences: dict[str, Difference], metric: Met
     change = f"{_amount(found.value, metric, sign=True)}{_unit(metric)}"
     reason = (
         f"{metric.name} differs from {_called(against)} by {change} ({_evidence(found, metric)}), "
-        "which does not exclude zero."
+        f"which does not exclude zero{_also_behind(against, differences, metric)}."
     )
     return Verdict("CAN'T TELL", metric.name, against, found, reason, found.rows_to_decide)
+
+
+def _also_behind(against: str, differences: dict[str, Difference], metric: Metric) -> str:
+    """The larger open gap to another baseline than ``against``, if the tuned model is behind it."""
+    ahead = _furthest_ahead(differences, metric)
+    found = differences[ahead]
+    behind = found.value < 0 if metric.higher_is_better else found.value > 0
+    if ahead == against or not behind:
+        return ""
+    size = f"{_amount(abs(found.value), metric)}{_unit(metric)}"
+    return f"; it is furthest behind {_called(ahead)}, by {size} ({_evidence(found, metric)}), also undecided"
 
 
 def _evidence(found: Difference, metric: Metric) -> str:
@@ -115,7 +132,7 @@ def _called(system: str) -> str:
     known = {
         "zero_shot": "zero-shot",
         "few_shot": "few-shot",
-        "majority": "the most frequent label",
+        "majority": "the most frequent label or set of labels",
         "naive_bayes": "naive Bayes",
         "mean": "the mean of the labels",
         "ridge": "ridge regression",

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from copy import copy
-from dataclasses import replace
 from itertools import chain
 from math import nan
 from typing import Self
@@ -86,16 +85,7 @@ class LikedOrNot(BaseObjective):
         scores = (float(row.label is True), *(nan for _ in borrowed))  # borrowed answers are not judged
         together = Ranking(prompt, answers, scores, row.meta)
         marks = {"liked": float(row.label is True)}, *({"borrowed": 1.0} for _ in borrowed)
-        return [
-            replace(
-                tokens,
-                branches=tuple(
-                    replace(branch, extras={**branch.extras, **mark})
-                    for branch, mark in zip(tokens.branches, marks, strict=True)
-                ),
-            )
-            for tokens in renderer.branches(together)
-        ]
+        return [tokens.with_branches_marked(marks) for tokens in renderer.branches(together)]
 
     def count(self, batch: Batch) -> Tensor:
         """The number of rows."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -55,16 +54,7 @@ class Preferences(BaseObjective):
         self.check_kind(example)
         assert isinstance(example, Preference)
         marks = {"chosen": 1.0, **self._margin(example)}, {"chosen": 0.0}
-        return [
-            replace(
-                tokens,
-                branches=tuple(
-                    replace(branch, extras={**branch.extras, **mark})
-                    for branch, mark in zip(tokens.branches, marks, strict=True)
-                ),
-            )
-            for tokens in renderer.branches(example)
-        ]
+        return [tokens.with_branches_marked(marks) for tokens in renderer.branches(example)]
 
     def count(self, batch: Batch) -> Tensor:
         """The number of pairs."""

@@ -75,13 +75,12 @@ def _encoded(parts: Parts, session: Session, splits: Prepared) -> Sequences:
     train, dropped = _encode(parts, splits.train)
     validation, dropped_validation = _encode(parts, splits.validation)
     weighted, limit = not _needs_no_weights(parts.objective), parts.renderer.max_length
-    counts = tally(train, limit)
+    counts = _counts(train, limit, weighted=weighted)
     for name, found, left_out in (
         ("training", counts, dropped),
-        ("validation", tally(validation, limit), dropped_validation),
+        ("validation", _counts(validation, limit, weighted=weighted), dropped_validation),
     ):
-        shown = found if weighted else replace(found, all_masked=0, endless=0)
-        _warn(session, name, shown, left_out, limit or 0)
+        _warn(session, name, found, left_out, limit or 0)
     if not weighted:
         if not train:
             raise DataError(
@@ -104,6 +103,12 @@ def _encode(parts: Parts, examples: Sequence[Example]) -> tuple[list[Tokens], in
     before = parts.renderer.dropped
     found = [tokens for example in examples for tokens in parts.objective.encode(example, parts.renderer)]
     return found, parts.renderer.dropped - before
+
+
+def _counts(sequences: Sequence[Tokens], limit: int | None, *, weighted: bool) -> Tally:
+    """The tally; where no given token is learnt, none is missing from a row either."""
+    counts = tally(sequences, limit)
+    return counts if weighted else replace(counts, all_masked=0, endless=0)
 
 
 def _needs_no_weights(objective: Objective) -> bool:

@@ -20,11 +20,12 @@ from tunewright.models.load import Loaded, load
 from tunewright.models.precision import use_all_cores
 from tunewright.models.score import head_called
 from tunewright.run import asking
+from tunewright.run.comparable import check_comparable
 from tunewright.run.judge_preferences import PreferenceJudge, judges_answers
 from tunewright.run.judge_rewards import of_run as by_rewards
 from tunewright.run.judges import HEADS, JUDGES, Judge, JudgeKind
-from tunewright.run.judging import Judging, Settled, settled
-from tunewright.run.one_task import for_task, task_asked
+from tunewright.run.judging import Judging, Settled, settled, settled_for_all
+from tunewright.run.one_task import as_asked, for_task, task_asked
 from tunewright.run.prove import measure
 from tunewright.run.publish import clusters_of
 from tunewright.run.session import Run
@@ -54,7 +55,7 @@ def evaluate(
         "new_tokens": answers.new_tokens,
         "metrics": [
             {
-                "name": name,
+                "name": as_asked(name, how.metrics),
                 "unit": METRICS[name].unit,
                 "higher_is_better": METRICS[name].higher_is_better,
                 **interval(
@@ -77,7 +78,8 @@ def compare(
     names, how = [_name_of(m) for m in models], how or Judging()
     if len(names) < 2 or len(set(names)) < len(names):
         raise ConfigError("compare needs at least two different models; the last is the candidate")
-    fixed = settled(how, names[-1], data)
+    fixed = settled_for_all(how, names, data)
+    check_comparable(names, rewarded=fixed.rewarded is not None)
     examples = _rows_of(data, fixed.columns)
     systems: dict[str, Answers] = {}
     read: dict[str, list[int]] = {}

@@ -97,7 +97,7 @@ def head_judge(
     Raises ``ConfigError`` for a metric that does not fit, ``DataError`` naming the first row that is not a
     labelled text or whose label the head does not know.
     """
-    check_metrics(how.metrics, telling.columns)
+    check_metrics(how.metrics, telling.columns, loaded.ref.name)
     labelled = [as_labelled(row) for row in rows]
     right = [telling.right(row) for row in labelled]
     dtype = loaded.precision.dtype  # the judge must not hold on to the model
@@ -155,11 +155,13 @@ def known(train: Sequence[Example], right: Callable[[Labelled], Any]) -> Known:
     return Known([text_of(row) for row in train], [right(as_labelled(row)) for row in train])
 
 
-def check_metrics(names: Sequence[str], able: Mapping[str, Any]) -> None:
-    """Raise ``ConfigError`` for a metric that this kind of head cannot be measured by."""
+def check_metrics(names: Sequence[str], able: Mapping[str, Any], model: str) -> None:
+    """Raise ``ConfigError`` for a metric that the head of ``model`` cannot be measured by."""
     for name in names:
         if name not in able:
-            raise ConfigError(f"metric {name!r} does not suit what this head says. {nearest(name, able)}")
+            raise ConfigError(
+                f"{model}: metric {name!r} does not suit what this head says. {nearest(name, able)}"
+            )
 
 
 def _read(loaded: Loaded, rows: Sequence[Labelled], longest: int, observe: Observer) -> list[Tokens]:

@@ -172,7 +172,8 @@ def _judge(
 ) -> PreferenceJudge:
     """The judge over ``rows``.
 
-    Raises ``ConfigError`` for a metric that does not fit, ``DataError`` for rows of the wrong or mixed kinds.
+    Raises ``ConfigError`` for a metric that does not fit, ``DataError`` for rows of the wrong or mixed kinds
+    and for single answers that are all liked, or all disliked.
     """
     checked = [_checked(row) for row in rows]
     odd = next((row for row in checked if type(row) is not type(checked[0])), None)
@@ -186,6 +187,7 @@ def _judge(
             raise ConfigError(
                 f"metric {name!r} does not suit {kind_of(checked[0])} rows. {nearest(name, known)}"
             )
+    _check_both_sides(checked)
     dtype = loaded.precision.dtype  # the judge must not hold on to the model
     return PreferenceJudge(
         questions=[_question(row) for row in checked],
@@ -243,6 +245,18 @@ def _checked(row: Example) -> Preference | Labelled:
         f"{row.meta.where()} is a {kind_of(row)} row; to judge preferences, give pairs of a chosen and a"
         " rejected answer, or answers that are liked or not"
     )
+
+
+def _check_both_sides(rows: Sequence[Preference | Labelled]) -> None:
+    """Every metric of single answers compares the two sorts, so with one of them it has no value."""
+    sides = {row.label for row in rows if isinstance(row, Labelled)}
+    if len(sides) == 1:
+        one, other = ("liked", "disliked") if sides == {True} else ("disliked", "liked")
+        raise DataError(
+            f"all {len(rows)} answers to judge are {one} (the first at {rows[0].meta.where()}), and"
+            f" {', '.join(SINGLE)} compare liked with disliked ones; add {other} answers, or hold more rows"
+            " out (data.split, evaluate.rows)"
+        )
 
 
 def _question(row: Preference | Labelled) -> Question:

@@ -29,7 +29,7 @@ from tunewright.objectives.policy import asked
 from tunewright.objectives.rewards import RewardSet, Scored, reward_specs
 from tunewright.objectives.sampler import Sampled, TransformersSampler
 from tunewright.run import asking
-from tunewright.run.compose import Parts, context_of
+from tunewright.run.compose import Parts, check_kinds, context_of, objective_of
 from tunewright.run.judges import JudgeKind
 from tunewright.run.judging import Settled
 from tunewright.run.recipe import Recipe
@@ -145,7 +145,11 @@ def make(session: Session, parts: Parts, rows: Sequence[Example], metrics: Seque
 def of_run(
     recipe: Recipe, loaded: Loaded, rows: Sequence[Example], how: Settled, observe: Observer
 ) -> RewardJudge:
-    """The judge of any model by the rewards of a finished run, whose ``recipe`` this is."""
+    """The judge of any model by the rewards of a finished run, whose ``recipe`` this is.
+
+    Raises ``ConfigError`` naming the first row that is no question.
+    """
+    check_kinds(objective_of(recipe), recipe.objective.name, rows)
     rollout = recipe.objective.options.rollout
     how = replace(how, max_new_tokens=how.max_new_tokens or rollout.max_new_tokens)
     environment = make_environment(rollout.environment) if rollout.environment.file else None

@@ -123,7 +123,10 @@ def of_model(loaded: Loaded, rows: Sequence[Example], how: Settled, observe: Obs
     metrics = list(how.metrics) or suggest(rows)[0]
     for name in metrics:
         if name not in KIND.measures:
-            raise ConfigError(f"metric {name!r} does not suit a reward model. {nearest(name, KIND.measures)}")
+            raise ConfigError(
+                f"{loaded.ref.name}: metric {name!r} does not suit a reward model."
+                f" {nearest(name, KIND.measures)}"
+            )
     orders = [scores_of(row) for row in rows]
     dtype = loaded.precision.dtype  # the judge must not hold on to the model
     judge = ScoreJudge(

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from tunewright.core.errors import ConfigError
 from tunewright.core.paths import RunDir
 from tunewright.run.compose import FULL_PRECISION, objective_of
 from tunewright.run.recipe import Recipe
@@ -72,6 +73,33 @@ def settled(how: Judging, name: str, data: str | Path) -> Settled:
     found = _settings_of(read_recipe(run), data) if run.recipe.exists() else {}
     asked = {f.name: value for f in fields(how) if (value := getattr(how, f.name)) is not None}
     return Settled(**(found | asked))
+
+
+def settled_for_all(how: Judging, names: Sequence[str], data: str | Path) -> Settled:
+    """``how`` for models that are compared: the candidate's, which is the last, or that of rewards.
+
+    Where a model has learnt from rewards, all are scored by them: the first such run says how. Raises
+    ``ConfigError`` where two runs have different rewards.
+    """
+    every = {name: settled(how, name, data) for name in names}
+    learnt = {name: found.rewarded for name, found in every.items() if found.rewarded is not None}
+    if not learnt:
+        return every[names[-1]]
+    first = next(iter(learnt))
+    for name, recipe in learnt.items():
+        if _scoring(recipe) != _scoring(learnt[first]):
+            raise ConfigError(
+                f"{first} and {name} learnt from different rewards (objective.rewards and"
+                " objective.rollout.environment), so no score is common to both; compare each with the model"
+                " it was trained from"
+            )
+    return every[names[-1] if names[-1] in learnt else first]
+
+
+def _scoring(recipe: Recipe) -> tuple[Any, Any]:
+    """What decides on the score of an answer."""
+    options = recipe.objective.options
+    return options.rewards, options.rollout.environment
 
 
 def _settings_of(resolved: Resolved, data: str | Path) -> dict[str, Any]:

@@ -32,6 +32,11 @@ def task_asked(how: Settled, examples: Sequence[Example], *, chosen: bool) -> st
     return tasks[0] if tasks else ""
 
 
+def as_asked(name: str, asked: Sequence[str] | None) -> str:
+    """The metric ``name`` of the one task that is judged, with its task before it if it was ``asked`` so."""
+    return next((metric for metric in asked or () if split_task(metric)[1] == name), name)
+
+
 def for_task(
     loaded: Loaded, examples: Sequence[Example], how: Settled, task: str
 ) -> tuple[Loaded, list[Example], Settled]:

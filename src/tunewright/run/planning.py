@@ -11,6 +11,7 @@ from tunewright.run.resolve import Resolved
 from tunewright.run.rows import prepare_rows
 from tunewright.run.session import Session
 from tunewright.run.supply import check_supplies
+from tunewright.run.task_files import train_files
 from tunewright.run.train import settled
 
 
@@ -19,7 +20,7 @@ def plan(resolved: Resolved, observe: Observer) -> dict[str, Any]:
     resolved, run = settled(resolved)
     compose.check_early(resolved.recipe)
     session = Session(resolved, run, observe)
-    with session.stage("check data", str(session.recipe.data.train)):
+    with session.stage("check data", train_files(session.recipe)):
         splits = prepare_rows(session.recipe)
     ready = make_ready(session, splits)
     check_supplies(session, ready)

@@ -161,10 +161,4 @@ def _check_finite(sums: Sums, piece: Sequence[Tokens]) -> None:
 def _marked(tokens: Tokens, sums: Sequence[float]) -> Tokens:
     if not tokens.branches:
         return replace(tokens, extras={**tokens.extras, "reference": sums[0]})
-    return replace(
-        tokens,
-        branches=tuple(
-            replace(branch, extras={**branch.extras, "reference": value})
-            for branch, value in zip(tokens.branches, sums, strict=True)
-        ),
-    )
+    return tokens.with_branches_marked({"reference": value} for value in sums)

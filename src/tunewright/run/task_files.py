@@ -43,6 +43,11 @@ def files_of(recipe: Recipe) -> TaskFiles:
     return TaskFiles(sides, tasks, columns, task_columns)
 
 
+def train_files(recipe: Recipe) -> str:
+    """The training files as one line of text, joined by commas."""
+    return ", ".join(str(path) for _, path in _named(recipe.data.train))
+
+
 def _named(given: Files | dict[str, Files] | None) -> Iterator[tuple[str, Path]]:
     """(task, file); the task is empty where none is named."""
     groups = given if isinstance(given, dict) else {"": given or []}

@@ -35,6 +35,7 @@ from tunewright.run.resolve import Resolved, read_recipe, resolve, write_recipe
 from tunewright.run.rows import prepare_rows, stored_rows, suspicions
 from tunewright.run.session import Run, Session
 from tunewright.run.supply import Supply, check_supplies, supplied
+from tunewright.run.task_files import train_files
 
 __all__ = ["PHASES", "Run", "resume", "settled", "train"]
 
@@ -52,7 +53,7 @@ def train(recipe: Recipe | Resolved, observe: Observer = events.silent) -> Run:
     compose.check_early(resolved.recipe)
     use_all_cores()
     session = Session(resolved, run, observe)
-    with session.stage("check data", str(session.recipe.data.train)):
+    with session.stage("check data", train_files(session.recipe)):
         splits = prepare_rows(session.recipe)
         for sentence in suspicions(session.recipe):
             session.warn(sentence)

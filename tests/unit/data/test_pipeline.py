@@ -250,3 +250,14 @@ def test_any_example_survives_writing_and_reading(tmp_path_factory, examples):
     loaded = load([path])
     assert loaded.examples == examples
     assert loaded.problems == []
+
+
+def test_nothing_left_says_why_where_and_what_to_do(tmp_path):
+    two_roles = {"messages": [{"role": "user", "content": "q"}, {"role": "robot", "content": "a"}]}
+    file = lines(tmp_path / "bad.jsonl", {"messages": []}, two_roles, two_roles)
+    with pytest.raises(DataError) as caught:
+        prepare([file], [], [], SETTINGS)
+    said = str(caught.value)
+    assert "3 read, 3 rejected, 2 for unknown_role, the first at" in said
+    assert f"{file}:2: " in said and "'robot'" in said
+    assert said.endswith(f"See `tunewright data check {file}`")

@@ -52,7 +52,7 @@ def test_every_metric_describes_itself(name):
 @pytest.mark.parametrize("name", [name for name in METRICS if METRICS[name].needs in ("text", "logprobs")])
 def test_metrics_of_written_answers(name):
     metric = METRICS[name]
-    assert metric.unit in {"share", "points", "perplexity"}
+    assert metric.unit in {"share", "points", "perplexity", "reward"}
     assert metric.higher_is_better is (name != "perplexity")
     assert metric.needs == ("logprobs" if name == "perplexity" else "text")
 

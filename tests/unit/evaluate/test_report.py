@@ -507,3 +507,38 @@ def test_card_keeps_text_from_breaking_its_tables_and_front_matter():
     assert yaml.safe_load(parts[0].removeprefix("---\n"))["base_model"] == "a: b\n---\nevil: | <script>"
     assert "# x # y\n" in card
     assert "| a\\|b\\<img src=x\\> \\`c\\`.jsonl | 600 |" in card
+
+
+def test_a_watched_metric_is_validation_too():
+    curves = {"train": [[1, 2.0], [2, 1.0]], "metric": {"name": "reward", "points": [[1, 0.1], [2, 0.4]]}}
+    _, page = render(sample(curves=curves))
+    assert "No validation rows" not in page.words
+    _, page = render(sample(curves={**curves, "metric": {"name": "reward", "points": []}}))
+    assert "No validation rows were set aside" in page.words
+
+
+def test_tokens_that_were_read_are_not_called_trained():
+    _, page = render(SAMPLE)
+    card = model_card(SAMPLE["result"], SAMPLE["receipt"])
+    said = f"{show.number(SAMPLE['result']['counts']['tokens_trained'])} tokens read"
+    assert said in page.words and said in card
+    assert "trained tokens" not in page.words + card
+
+
+def test_the_first_batch_of_sampled_answers_is_prompts():
+    prompts = [[["Say", 0, "user"], [" hi", 0, "user"]], [["Go", 0, "user"]]]
+    _, page = render(sample(first_batch=prompts, result__model__judged="rewards"))
+    assert "3 tokens in 2 prompts; the answers to them were sampled while training" in page.words
+    assert "Prompt 1: 2 tokens user" in page.words
+    assert "were trained" not in page.words and "0 trained" not in page.words
+    _, page = render(sample(first_batch=prompts))
+    assert "Document 1: 2 tokens, 0 trained" in page.words
+
+
+def test_without_a_reference_no_heading_and_no_legend():
+    bare = [{**answer, "reference": ""} for answer in SAMPLE["answers"]]
+    bare[0]["answers"] = dict.fromkeys(bare[0]["answers"], "")
+    html, _ = render(sample(answers=bare))
+    assert ">Reference<" not in html and "underlined" not in html and "✓ exact" not in html
+    html, _ = render(sample(answers=[*bare, SAMPLE["answers"][0]]))
+    assert html.count(">Reference<") == 1 and "underlined" in html

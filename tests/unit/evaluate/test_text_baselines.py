@@ -96,3 +96,9 @@ def test_naive_bayes_on_77_intents():
     assert accuracy.aggregate(accuracy.rows([p.value for p in frequent], test.answers)) == pytest.approx(
         1 / 77, abs=1e-3
     )
+
+
+def test_an_empty_set_of_labels_is_no_rival():
+    sets = [(), (), (), ("loan",), ("card",)]
+    assert majority(Known(TEXTS, sets), ["x"], LABELS)[0].value == ("card",)
+    assert majority(Known(TEXTS, [()] * 5), ["x"], LABELS)[0].value == ()

@@ -141,3 +141,40 @@ def test_the_example_in_the_documentation_runs():
     assert (names["change"].value, names["change"].wins, names["change"].losses) == (0.25, 25, 0)
     assert names["decision"].word == "SHIP"
     assert names["smallest"] == pytest.approx(0.122, abs=0.001)
+
+
+def test_of_several_losses_the_baseline_furthest_ahead_is_named():
+    """Its interval may be the wider one: here zero is further from the upper end of the other."""
+    wide, narrow = difference(-0.9, -0.05), difference(-0.2, -0.1)
+    found = verdict({"zero_shot": narrow, "naive_bayes": wide, "few_shot": OPEN}, EXACT)
+    assert (found.word, found.against) == ("DON'T SHIP", "naive_bayes")
+    assert "worse than naive Bayes by 47.5 percentage points" in found.reason
+
+
+def test_an_open_verdict_also_names_the_baseline_furthest_ahead():
+    hardest, ahead = difference(-0.02, 0.03, rows=5000), difference(-0.9, 0.1, rows=20)
+    found = verdict({"majority": hardest, "naive_bayes": ahead}, EXACT)
+    assert (found.word, found.against, found.rows_that_would_decide) == ("CAN'T TELL", "majority", 5000)
+    assert found.reason.startswith(
+        "exact_match differs from the most frequent label or set of labels by +0.5"
+    )
+    assert (
+        "; it is furthest behind naive Bayes, by 40.0 percentage points (95% interval -90.0" in found.reason
+    )
+    lower = {"a": difference(-1, 2, rows=9), "b": difference(-1, 1.5, rows=90)}
+    assert "; it is furthest behind a, by 0.5 (" in verdict(lower, PERPLEXITY).reason
+    better = {"a": difference(-2, 1, rows=9), "b": difference(-1.5, 1, rows=90)}
+    assert "behind" not in verdict(better, PERPLEXITY).reason
+
+
+def test_a_large_gap_on_seven_rows_is_undecided():
+    """5 losses, no win: McNemar p = 2 / 2^5 = 0.0625, so the interval touches zero and no word is earned."""
+    tuned, base = np.array([0.0] * 6 + [1.0]), np.array([1.0] * 5 + [0.0, 1.0])
+    found = verdict({"naive_bayes": paired(EXACT, base, tuned)}, EXACT)
+    assert found.difference.p == 0.0625 and found.difference.value == pytest.approx(-5 / 7)
+    assert found.word == "CAN'T TELL" and found.difference.high == 0
+
+
+def test_a_reward_has_no_unit():
+    reason = verdict({"zero_shot": difference(0.1, 0.3)}, METRICS["reward"]).reason
+    assert reason.startswith("reward is better than zero-shot by 0.2 (95%")

@@ -254,6 +254,11 @@ def test_a_share_decides_how_often_rows_are_seen(tmp_path):
             {"tasks": {"a": {"objective": "classify", "pool": "last"}}},
             "unknown setting 'pool'. Did you mean 'pooling'",
         ),
+        (
+            {"tasks": {"a": {"objective": "sft", "wieght": 2}}},
+            "unknown setting 'wieght'. Did you mean 'weight'",
+        ),
+        ({"tasks": {"a": {"objective": "sft", "shore": 2}}}, "'share'"),
         ({"tasks": {"a": {"weight": 2}}}, "objective"),
         ({"tasks": {"a": {"objective": "sft", "share": 0}}}, "share"),
         ({"tasks": {"a": {"objective": "sft", "weight": -1}}}, "weight"),
@@ -273,6 +278,12 @@ def test_what_cannot_work_is_refused(options, message):
     with pytest.raises(ConfigError) as error:
         objective("multi", **options)
     assert message in str(error.value)
+
+
+def test_a_long_value_is_not_repeated_at_every_level():
+    with pytest.raises(ConfigError) as error:
+        objective("multi", tasks={"a": {"objective": "sft", "neftune": "x" * 500}})
+    assert str(error.value).count("(got ") == 1 and len(str(error.value)) < 250
 
 
 def test_rows_must_have_a_task_and_every_task_rows():

@@ -177,10 +177,46 @@ def test_a_batch_function_must_give_one_score_per_answer(scores):
         score([{"name": "some", "on_error": "zero"}], ["a", "b"], supply={"some": lambda p, a, e: scores})
 
 
-def test_a_total_that_overflows_is_an_error():
-    huge = {"name": "some", "weight": 10}
-    with pytest.raises(RewardError, match="the sum of the rewards of answer 1 is inf"):
-        score([huge], ["a"], supply={"some": lambda p, a, e: [1e308]})
+@pytest.mark.parametrize("value", [1e308, -1e308, 1.001e6, 10**400])
+def test_a_score_beyond_the_limit_names_reward_and_value(value):
+    supply = {"some": lambda p, a, e: [value]}
+    shown = "inf" if value == 10**400 else str(value)
+    with pytest.raises(RewardError) as caught:
+        score(["some"], ["a"], supply=supply)
+    assert str(caught.value) == (
+        f"reward 'some', answer 1 of 1 (prompt '?'): returned {shown}; a reward is a finite number of at most"
+        " 1e+06 in size"
+    )
+    assert score([{"name": "some", "on_error": "zero"}], ["a"], supply=supply).total == [0.0]
+
+
+def test_scores_at_the_limit_are_taken():
+    assert score(["some"], ["a"], supply={"some": lambda p, a, e: [-1e6]}).total == [-1e6]
+
+
+@pytest.mark.parametrize(("weight", "total"), [(-1e300, "-4e+305"), (3.0, "1.2e+06")])
+def test_a_weighted_sum_beyond_the_limit_names_the_reward(weight, total):
+    entries = [{"name": "length", "most": 9}, {"name": "some", "weight": weight}]
+    with pytest.raises(RewardError) as caught:
+        score(entries, ["a"], supply={"some": lambda p, a, e: [4e5]})
+    said = str(caught.value)
+    assert f"the sum of the rewards of answer 1 is {total}, beyond 1e+06 in size" in said
+    assert f"reward 'some', which gave 400000 with weight {weight:g}; lower the weights" in said
+
+
+def test_an_error_of_several_lines_is_told_in_one(tmp_path):
+    def failing(prompts, answers, examples):
+        return [RewardError("first\n  second\n")]
+
+    with pytest.raises(RewardError, match=r"\(prompt '\?'\): first second$"):
+        score(["some"], ["a"], supply={"some": failing})
+    (tmp_path / "mine.py").write_text(
+        "def f(prompt, answer, example):\n    raise ValueError('one\\n\\n two')\n"
+    )
+    with pytest.raises(
+        RewardError, match=r"raised ValueError \(.*\): one two$|raised ValueError.*: one two$"
+    ):
+        score([{"file": str(tmp_path / "mine.py"), "function": "f"}], ["a"])
 
 
 def test_a_row_without_the_reference_stops_even_under_on_error_zero():

@@ -19,7 +19,7 @@ from tunewright.run import store
 from tunewright.run.judge_tasks import KIND, TaskJudge, gathered, make, measured
 from tunewright.run.judges import JUDGES, kind_for
 from tunewright.run.judging import Settled
-from tunewright.run.one_task import for_task, task_asked
+from tunewright.run.one_task import as_asked, for_task, task_asked
 from tunewright.run.publish import TUNED, _proof
 
 LEVEL = SimpleNamespace(evaluate=SimpleNamespace(level=0.95))
@@ -276,3 +276,13 @@ def test_the_rows_metrics_and_head_of_one_task_are_taken():
     assert not loaded.judges
     with pytest.raises(ConfigError, match="none of 1 rows is of the task 'intent'"):
         for_task(Held(model), [chat(1)], how, "intent")
+
+
+def test_a_metric_is_called_as_it_was_asked_for():
+    asked = ["sort/accuracy", "sort/json_field:a/b"]
+    assert [as_asked(name, asked) for name in ("accuracy", "json_field:a/b", "macro_f1")] == [
+        "sort/accuracy",
+        "sort/json_field:a/b",
+        "macro_f1",
+    ]
+    assert as_asked("accuracy", None) == "accuracy"

@@ -2,7 +2,8 @@
 
 import pytest
 
-from tunewright.run.judging import Judging, Settled, settled
+from tunewright.core.errors import ConfigError
+from tunewright.run.judging import Judging, Settled, settled, settled_for_all
 
 
 @pytest.fixture
@@ -45,3 +46,37 @@ def test_a_device_that_was_found_is_found_again(run):
 
 def test_other_models_have_the_defaults(tmp_path):
     assert settled(Judging(), str(tmp_path), "x") == Settled()
+
+
+# --- several models
+
+
+def learnt(path, rewards, objective="grpo"):
+    path.mkdir()
+    (path / "recipe.yaml").write_text(
+        "model: {name: x, device: cpu}\n"
+        f"objective: {{name: {objective}, rewards: {rewards}}}\n"
+        "data: {train: t}\ntrain: {seed: 7}\n"
+    )
+    return str(path)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_run_from_rewards_says_how_all_are_scored_wherever_it_stands(tmp_path, run, turned):
+    names = [learnt(tmp_path / "r", "[numeric]"), str(run)]
+    found = settled_for_all(Judging(), names[::-1] if turned else names, "new.jsonl")
+    assert found.rewarded.objective.options.rewards == ["numeric"]
+    assert found.metrics == () and found.max_new_tokens is None
+
+
+def test_without_rewards_the_candidate_says_it(tmp_path, run):
+    assert settled_for_all(Judging(), [str(tmp_path), str(run)], "x") == settled(Judging(), str(run), "x")
+    assert settled_for_all(Judging(), [str(run), str(tmp_path)], "x") == Settled()
+
+
+def test_runs_with_different_rewards_have_no_common_score(tmp_path):
+    one, same = learnt(tmp_path / "one", "[numeric]"), learnt(tmp_path / "same", "[numeric]", "rloo")
+    other = learnt(tmp_path / "other", "[length]")
+    assert settled_for_all(Judging(), [one, same], "x").rewarded.objective.name == "rloo"
+    with pytest.raises(ConfigError, match=r"one and .*other learnt from different rewards"):
+        settled_for_all(Judging(), [one, other], "x")

@@ -9,7 +9,7 @@ from tunewright.core.paths import RunDir
 from tunewright.run.compose import check_early, default_directory, losses_of, objective_of
 from tunewright.run.recipe import Recipe
 from tunewright.run.resolve import read_recipe, resolve, write_recipe
-from tunewright.run.task_files import files_of
+from tunewright.run.task_files import files_of, train_files
 
 TASKS = {"support": "sft", "intent": {"objective": "classify", "weight": 0.5}}
 FILES = {"support": "tickets.jsonl", "intent": ["a.csv", "b.csv"]}
@@ -146,3 +146,11 @@ def test_the_written_recipe_keeps_the_order_of_tasks(tmp_path):
     assert list(again.recipe.objective.options.tasks) == ["z", "a"] and again.recipe == resolved.recipe
     text = (tmp_path / "recipe.yaml").read_text()
     assert f"# recipe: {Path('tickets.jsonl').absolute()}, {Path('a.csv').absolute()}" in text
+
+
+def test_training_files_are_said_in_words():
+    assert (
+        train_files(recipe({"train": {"a": ["x.jsonl", "y.jsonl"], "b": "z.csv"}}))
+        == "x.jsonl, y.jsonl, z.csv"
+    )
+    assert train_files(recipe({"train": "x.jsonl"}, "sft")) == "x.jsonl"

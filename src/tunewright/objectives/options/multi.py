@@ -30,7 +30,7 @@ class TaskSection(Settings):
     @property
     def options(self) -> Section:
         """The settings of the task's objective, defaults filled in."""
-        return options_of(self.objective, self.model_extra or {})
+        return options_of(self.objective, self.model_extra or {}, beside=tuple(type(self).model_fields))
 
 
 class MultiOptions(Settings):

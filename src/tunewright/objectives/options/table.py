@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from tunewright.core.config import Section, build
@@ -36,9 +37,9 @@ OPTIONS: Registry[type[Section]] = Registry(
 )
 
 
-def options_of(name: str, values: dict[str, Any]) -> Section:
-    """The settings of objective ``name`` from plain ``values``.
+def options_of(name: str, values: dict[str, Any], beside: Sequence[str] = ()) -> Section:
+    """The settings of objective ``name`` from plain ``values``; ``beside`` as in ``build``.
 
     Raises ``ConfigError`` for an unknown objective or setting (with the nearest name) or a bad value.
     """
-    return build(OPTIONS[name], values, where=name)
+    return build(OPTIONS[name], values, where=name, beside=beside)

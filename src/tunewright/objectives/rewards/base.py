@@ -32,6 +32,7 @@ from tunewright.objectives.rewards.spec import (
 )
 
 Entry = str | Mapping[str, Any] | RowFunction
+LARGEST = 1e6  # so that means and variances of groups keep their digits in float32
 
 
 class ModelReward(RewardSpec):
@@ -105,9 +106,20 @@ class RewardSet:
             for values in zip(*parts.values(), strict=True)
         ]
         for row, value in enumerate(total):
-            if not math.isfinite(value):
-                raise RewardError(f"the sum of the rewards of answer {row + 1} is {value}; lower the weights")
+            if not abs(value) <= LARGEST:
+                raise RewardError(
+                    self._too_large(row, value, {name: found[row] for name, found in parts.items()})
+                )
         return Scored(total, parts, tuple(errors))
+
+    def _too_large(self, row: int, total: float, scores: Mapping[str, float]) -> str:
+        """Names the reward that adds most."""
+        most = max((spec for spec, _ in self.rewards), key=lambda spec: abs(spec.weight * scores[spec.name]))
+        return (
+            f"the sum of the rewards of answer {row + 1} is {total:g}, beyond {LARGEST:g} in size; the most"
+            f" comes from reward {most.name!r}, which gave {scores[most.name]:g} with weight {most.weight:g};"
+            " lower the weights"
+        )
 
     def close(self) -> None:
         """Release the processes and connections of all rewards."""
@@ -135,7 +147,7 @@ def _scores(spec: RewardSpec, reward: Reward, rows: Sequence[Row], errors: list[
             where = _where(spec, rows, len(scores))
             found = _checked(value)
             if isinstance(found, RewardError):
-                found = RewardError(f"{where}: {found}")
+                found = RewardError(f"{where}: {' '.join(str(found).split())}")
                 if spec.on_error == "stop":
                     raise found
                 errors.append(str(found))
@@ -161,15 +173,20 @@ def _where(spec: RewardSpec, rows: Sequence[Row], index: int) -> str:
 
 
 def _checked(value: Any) -> float | RewardError:
-    """The score as a float; a ``RewardError`` if it is none or not finite."""
+    """The score as a float; a ``RewardError`` if it is none, not finite or beyond ``LARGEST``."""
     if isinstance(value, RewardError):
         return value
     if isinstance(value, bool) or not isinstance(value, Real):
         return RewardError(
             f"returned {type(value).__name__} {str(value)[:60]!r}; a reward is a finite number"
         )
-    number = float(value)
-    return number if math.isfinite(number) else RewardError(f"returned {number}; a reward is a finite number")
+    try:
+        number = float(value)
+    except OverflowError:  # an integer may have any size
+        number = math.inf
+    if abs(number) <= LARGEST:
+        return number
+    return RewardError(f"returned {number}; a reward is a finite number of at most {LARGEST:g} in size")
 
 
 def reward_specs(

@@ -108,7 +108,7 @@ class UserFunction:
                 self.close()
                 reply = {"error": DISTURBED}
         if "error" in reply:
-            raise CallFailed(f"{self._where} {reply['error']}")
+            raise CallFailed(f"{self._where} {' '.join(str(reply['error']).split())}")
         return reply[self.returns]
 
     def _is_reply(self, reply: dict[str, Any]) -> bool:
