@@ -213,9 +213,7 @@ def test_an_error_of_several_lines_is_told_in_one(tmp_path):
     (tmp_path / "mine.py").write_text(
         "def f(prompt, answer, example):\n    raise ValueError('one\\n\\n two')\n"
     )
-    with pytest.raises(
-        RewardError, match=r"raised ValueError \(.*\): one two$|raised ValueError.*: one two$"
-    ):
+    with pytest.raises(RewardError, match=r"raised ValueError at mine\.py:2: one two$"):
         score([{"file": str(tmp_path / "mine.py"), "function": "f"}], ["a"])
 
 

@@ -422,3 +422,10 @@ def test_a_file_that_cannot_be_used_is_known_before_training(tmp_path, text, fun
 def test_a_file_that_is_not_there(tmp_path):
     with pytest.raises(ConfigError, match="there is no file"):
         make_rewards([{"file": "r.py", "function": "f"}], base_dir=tmp_path)
+
+
+def test_an_error_of_several_lines_is_told_in_one(tmp_path):
+    file = tmp_path / "lines.py"
+    file.write_text("def f(prompt, answer, example):\n    raise ValueError('one\\n\\n two')\n")
+    with Sandbox(file, "f", Limits(5.0)) as sandbox, pytest.raises(RewardError, match=r": one two$"):
+        sandbox.call(Row("?", "a", {}))
