@@ -1,4 +1,4 @@
-"""The log of a run: nothing before it begins, every warning once, time of each stage over all sittings."""
+"""The log of a run: nothing before it begins, every warning once, time of each stage over all its parts."""
 
 import pytest
 
@@ -43,7 +43,7 @@ def test_warnings_and_notes_are_said_once(run):
     assert one.warnings == ["careful", "overfitting"] and len(heard) == 3
 
 
-def test_a_second_sitting_knows_the_first(run):
+def test_a_resumed_run_knows_the_first(run):
     first = session(run, [])
     first.open_log()
     first.warn("careful")
