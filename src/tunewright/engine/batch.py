@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 
 from tunewright.core.records import Tokens
+from tunewright.engine.plan import micro_batches
 from tunewright.objectives.base import Batch, Segment, Targets
 
 
@@ -81,3 +82,11 @@ def build_batch(
         },
         task=next(iter(tasks), ""),
     )
+
+
+def packed(
+    sequences: Sequence[Tokens], micro_tokens: int, device: torch.device | str = "cpu"
+) -> Iterator[Batch]:
+    """``sequences`` as batches within ``micro_tokens``, made one by one; ``rows`` are their indices."""
+    for indices in micro_batches(sequences, micro_tokens):
+        yield build_batch([sequences[i] for i in indices], indices, device)

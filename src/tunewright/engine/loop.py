@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import accumulate
 from pathlib import Path
 
 import torch
@@ -21,10 +22,10 @@ from tunewright.core.errors import RunError, TrainError
 from tunewright.core.hashing import digest, seed_from
 from tunewright.core.records import Tokens
 from tunewright.engine import checkpoint
-from tunewright.engine.batch import build_batch
+from tunewright.engine.batch import packed
 from tunewright.engine.memory import resident_mb
 from tunewright.engine.optim import adamw, load_optimizer_state, optimizer_state, set_rate
-from tunewright.engine.plan import Pace, micro_batches, steps_in_order
+from tunewright.engine.plan import Pace, steps_in_order
 from tunewright.engine.schedule import Kind, rate_at
 from tunewright.engine.source import Stored
 from tunewright.engine.step import Tally, backward, update
@@ -116,6 +117,7 @@ class Fit:
         self.source = job.source or Stored(job.train, shares, settings.seed)
         self.plan = steps_in_order(self.source.sizes, settings.pace, self.source.updates, self.source.rows)
         sizes = [*self.source.sizes, *(t.size for t in job.validation)]
+        self.sizes_done = list(accumulate(planned.size for planned in self.plan))
         self.plan_digest = digest([asdict(settings), sizes, self.source.updates, dict(shares)])
         self.state = State()
         self.device = next(iter(self.parameters.values())).device
@@ -170,9 +172,7 @@ class Fit:
         state.seconds += time.perf_counter() - begun
         state.tokens += sum(t.size for t in drawn.sequences)
         state.loss_since.append(tally.loss)
-        done, left = (
-            sum(p.size for p in part) for part in (self.plan[: state.step], self.plan[state.step :])
-        )
+        done = self.sizes_done[state.step - 1]
         self.observe(
             events.StepEnd(
                 step=state.step,
@@ -183,7 +183,7 @@ class Fit:
                 grad_norm=norm,
                 tokens=state.tokens,
                 tokens_per_second=state.tokens / state.seconds,
-                seconds_left=left * state.seconds / done,
+                seconds_left=(self.sizes_done[-1] - done) * state.seconds / done,
                 memory_mb=resident_mb(self.device),
                 metrics={**drawn.metrics, **tally.metrics},
             )
@@ -192,8 +192,7 @@ class Fit:
 
     def batches(self, sequences: Sequence[Tokens]) -> list[Batch]:
         """``sequences`` packed into micro-batches."""
-        micro = micro_batches(sequences, self.settings.micro_tokens)
-        return [build_batch([sequences[i] for i in indices], indices, self.device) for indices in micro]
+        return list(packed(sequences, self.settings.micro_tokens, self.device))
 
     def evaluate(self, step: int) -> None:
         """Measure validation loss and the task metrics, update the watch, keep the best."""

@@ -18,6 +18,7 @@ from transformers import AutoModelForSequenceClassification
 
 from tunewright.core.errors import ModelError
 from tunewright.core.paths import write_json, written_atomically
+from tunewright.models.causal import causal_lm
 from tunewright.models.score import heads_of
 
 KEY = "base_model.model.score.weight"  # as PEFT names it in an adapter file
@@ -30,7 +31,7 @@ def sequence_classifier(model: Any, pad_id: int | None) -> Any | None:
 
     ``None`` where transformers has no such model: another form of head, or an architecture without one.
     """
-    lm = model.get_base_model() if hasattr(model, "get_base_model") else model
+    lm = causal_lm(model)
     heads = heads_of(model)
     if set(heads) != {"score"} or heads["score"].pooling != "last" or heads["score"].bias is not None:
         return None

@@ -12,13 +12,9 @@ from torch.utils.checkpoint import checkpoint
 
 from tunewright.core.errors import ModelError
 from tunewright.models.attention import NAME
+from tunewright.models.causal import causal_lm
 from tunewright.models.head import Head, chunks
 from tunewright.models.score import head_called, is_head, pooled
-
-
-def causal_lm(model: nn.Module) -> Any:
-    """The transformers model inside an adapter's wrapper, or the model itself."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
 
 
 class ModelForward:

@@ -23,8 +23,9 @@ from torch import Tensor, nn
 
 from tunewright.core.hashing import digest
 from tunewright.core.paths import written_atomically
+from tunewright.models.causal import causal_lm
 from tunewright.models.fingerprint import fingerprint
-from tunewright.models.forward import ModelForward, causal_lm
+from tunewright.models.forward import ModelForward
 from tunewright.models.score import is_head
 
 MAGIC = b"tunewright-states-1\n"

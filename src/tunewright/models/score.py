@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tunewright.core.errors import ModelError
+from tunewright.models.causal import causal_lm
 
 HEADS = ("score", "value", "balance")
 
@@ -69,7 +70,7 @@ class Numbers(nn.Module):
 
 def attach(model: Any, heads: Mapping[str, Any]) -> None:
     """Add ``heads`` (name -> ``objectives.base.HeadSpec``) to the causal language model, ready to train."""
-    lm = model.get_base_model() if hasattr(model, "get_base_model") else model
+    lm = causal_lm(model)
     width = lm.config.get_text_config().hidden_size
     for name, spec in heads.items():
         assert _names_head(name), f"unknown head {name!r}; known: {HEADS}"
@@ -83,7 +84,7 @@ def attach(model: Any, heads: Mapping[str, Any]) -> None:
 
 def detach(model: Any) -> None:
     """Take all heads off."""
-    lm = model.get_base_model() if hasattr(model, "get_base_model") else model
+    lm = causal_lm(model)
     for name in heads_of(lm):
         delattr(lm, name)
 
@@ -104,7 +105,7 @@ def restore(model: Any, stored: StoredHeads) -> None:
 
 def heads_of(model: Any) -> dict[str, Any]:
     """The heads that a model carries, by name."""
-    lm = model.get_base_model() if hasattr(model, "get_base_model") else model
+    lm = causal_lm(model)
     return {name: head for name, head in lm._modules.items() if _names_head(name) and head is not None}
 
 
@@ -127,7 +128,7 @@ def take_heads_of(model: Any, task: str) -> dict[str, Any]:
 
 
 def _put(model: Any, heads: Mapping[str, Any]) -> None:
-    lm = model.get_base_model() if hasattr(model, "get_base_model") else model
+    lm = causal_lm(model)
     detach(lm)
     for name, head in heads.items():
         lm.add_module(name, head)

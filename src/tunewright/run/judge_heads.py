@@ -15,8 +15,7 @@ from tunewright.core.events import Observer, Progress, Warned
 from tunewright.core.names import nearest
 from tunewright.core.records import Example, Labelled, Tokens, kind_of
 from tunewright.data.render import Renderer
-from tunewright.engine.batch import build_batch
-from tunewright.engine.plan import micro_batches
+from tunewright.engine.batch import packed
 from tunewright.evaluate.metrics import METRICS
 from tunewright.evaluate.runner import Answers, Question
 from tunewright.evaluate.text_baselines import Known
@@ -25,6 +24,7 @@ from tunewright.models.load import Loaded
 from tunewright.models.score import head_called
 from tunewright.objectives.predict import Prediction, predict
 from tunewright.run.compose import Parts, context_of
+from tunewright.run.judges import Baseline
 from tunewright.run.session import Session
 
 Columns = Callable[[Sequence[Prediction], Sequence[Any]], tuple[Sequence[Any], Sequence[Any]] | None]
@@ -120,9 +120,9 @@ def head_scores(
     forward.model.eval()
     found: dict[int, Tensor] = {}
     with torch.inference_mode():
-        for pack in micro_batches(sequences, micro_tokens):
-            scores = forward.scores(build_batch([sequences[i] for i in pack], device=forward.device))
-            found.update(zip(pack, scores.float().cpu(), strict=True))
+        for batch in packed(sequences, micro_tokens, forward.device):
+            scores = forward.scores(batch)
+            found.update(zip(batch.rows, scores.float().cpu(), strict=True))
             observe(Progress("rows", len(found), len(sequences)))
     if not found:
         raise DataError("no text is left to judge: all are over-long (data.max_length, data.over_long)")
@@ -150,9 +150,25 @@ def text_of(example: Example) -> str:
     return "\n".join(message.content for message in as_labelled(example).messages)
 
 
-def known(train: Sequence[Example], right: Callable[[Labelled], Any]) -> Known:
-    """Training rows as the classical baselines read them."""
-    return Known([text_of(row) for row in train], [right(as_labelled(row)) for row in train])
+def classical(method: Callable[..., list[Prediction]], setting: Callable[[Session, Parts], Any]) -> Baseline:
+    """The baseline that learns from the words of the training rows by ``method`` (``text_baselines``).
+
+    ``setting`` is what the method reads beside texts: the labels, the level of intervals.
+    """
+
+    def prepared(
+        session: Session, parts: Parts, judge: HeadJudge, train: Sequence[Example]
+    ) -> Callable[[], Answers]:
+        texts = [text_of(q.example) for q in judge.questions]
+
+        def score() -> Answers:
+            right = [judge.telling.right(as_labelled(row)) for row in train]
+            rows = Known([text_of(row) for row in train], right)
+            return judge.answers(method(rows, texts, setting(session, parts)))
+
+        return score
+
+    return prepared
 
 
 def check_metrics(names: Sequence[str], able: Mapping[str, Any], model: str) -> None:

@@ -27,10 +27,9 @@ from tunewright.run.judge_heads import (
     HeadJudge,
     Reading,
     Telling,
+    classical,
     head_judge,
-    known,
     scored,
-    text_of,
 )
 from tunewright.run.judges import JudgeKind
 from tunewright.run.judging import Settled
@@ -129,30 +128,8 @@ def calibrate(session: Session, parts: Parts, rows: Sequence[Example], model: An
     session.note([f"probabilities fitted to {len(rows)} validation rows (temperature {temperature:.3g})"])
 
 
-def majority(
-    session: Session, parts: Parts, judge: HeadJudge, train: Sequence[Example]
-) -> Callable[[], Answers]:
-    """The most frequent label of the training rows."""
-    return _classical(text_baselines.majority, parts, judge, train)
-
-
-def naive_bayes(
-    session: Session, parts: Parts, judge: HeadJudge, train: Sequence[Example]
-) -> Callable[[], Answers]:
-    """Counts of words and pairs of words."""
-    return _classical(text_baselines.naive_bayes, parts, judge, train)
-
-
-def _classical(
-    method: Any, parts: Parts, judge: HeadJudge, train: Sequence[Example]
-) -> Callable[[], Answers]:
-    facts = parts.objective.heads["score"].facts
-    texts = [text_of(q.example) for q in judge.questions]
-
-    def score() -> Answers:
-        return judge.answers(method(known(train, partial(named, facts)), texts, facts["labels"]))
-
-    return score
+def _labels(session: Session, parts: Parts) -> Any:
+    return parts.objective.heads["score"].facts["labels"]
 
 
 def zero_shot(
@@ -221,7 +198,12 @@ def _note(labels: Sequence[str], prediction: Prediction) -> str:
 KIND = JudgeKind(
     suggest,
     make,
-    {"majority": majority, "naive_bayes": naive_bayes, "zero_shot": zero_shot, "few_shot": few_shot},
+    {
+        "majority": classical(text_baselines.majority, _labels),
+        "naive_bayes": classical(text_baselines.naive_bayes, _labels),
+        "zero_shot": zero_shot,
+        "few_shot": few_shot,
+    },
     ("majority", "naive_bayes"),
     refine=refine,
     calibrate=calibrate,

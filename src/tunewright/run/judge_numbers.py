@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -11,7 +11,7 @@ from tunewright.core.errors import DataError
 from tunewright.core.events import Observer
 from tunewright.core.records import Example, Labelled
 from tunewright.evaluate import text_baselines
-from tunewright.evaluate.runner import Answers, drawn
+from tunewright.evaluate.runner import drawn
 from tunewright.models.load import Loaded
 from tunewright.models.score import head_called
 from tunewright.objectives.predict import Prediction, half_width, predict
@@ -22,10 +22,9 @@ from tunewright.run.judge_heads import (
     Reading,
     Telling,
     as_labelled,
+    classical,
     head_judge,
-    known,
     scored,
-    text_of,
 )
 from tunewright.run.judges import JudgeKind
 from tunewright.run.judging import Settled
@@ -92,24 +91,8 @@ def calibrate(session: Session, parts: Parts, rows: Sequence[Example], model: An
         session.warn(f"no prediction intervals: {error}")
 
 
-def mean(session: Session, parts: Parts, judge: HeadJudge, train: Sequence[Example]) -> Callable[[], Answers]:
-    """The mean of the training rows."""
-    return _classical(text_baselines.mean, session, judge, train)
-
-
-def ridge(
-    session: Session, parts: Parts, judge: HeadJudge, train: Sequence[Example]
-) -> Callable[[], Answers]:
-    """Ridge regression on the words."""
-    return _classical(text_baselines.ridge, session, judge, train)
-
-
-def _classical(
-    method: Any, session: Session, judge: HeadJudge, train: Sequence[Example]
-) -> Callable[[], Answers]:
-    texts = [text_of(q.example) for q in judge.questions]
-    level = session.recipe.evaluate.level
-    return lambda: judge.answers(method(known(train, number_of), texts, level))
+def _level(session: Session, parts: Parts) -> float:
+    return session.recipe.evaluate.level
 
 
 def _values(predictions: Sequence[Prediction], right: Sequence[Any]) -> Any:
@@ -133,7 +116,10 @@ def _note(level: float | None, prediction: Prediction) -> str:
 KIND = JudgeKind(
     suggest,
     make,
-    {"mean": mean, "ridge": ridge},
+    {
+        "mean": classical(text_baselines.mean, _level),
+        "ridge": classical(text_baselines.ridge, _level),
+    },
     ("mean", "ridge"),
     calibrate=calibrate,
     measures=frozenset(METRICS),

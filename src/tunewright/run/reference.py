@@ -26,8 +26,7 @@ from tunewright.core.events import Observer, Progress
 from tunewright.core.hashing import digest
 from tunewright.core.paths import cache_dir, write_json
 from tunewright.core.records import Tokens
-from tunewright.engine.batch import build_batch
-from tunewright.engine.plan import micro_batches
+from tunewright.engine.batch import packed
 from tunewright.models.forward import ModelForward
 from tunewright.objectives.base import Batch, per_segment
 
@@ -108,14 +107,13 @@ def answer_sums(
     """
     sums: Sums = [[] for _ in sequences]
     done = 0
-    for indices in micro_batches(sequences, micro_tokens):
-        batch = build_batch([sequences[i] for i in indices], indices, device)
+    for batch in packed(sequences, micro_tokens, device):
         found = iter(per_segment(logprobs(batch) * batch.targets.weights, batch).tolist())
-        for i in indices:
+        for i in batch.rows:
             own = next(found)
             branches = [next(found) for _ in sequences[i].branches]
             sums[i] = branches or [own]
-        done += len(indices)
+        done += len(batch.rows)
         on_progress(done)
     return sums
 

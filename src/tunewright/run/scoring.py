@@ -12,8 +12,7 @@ from tunewright.core.errors import ConfigError, DataError
 from tunewright.core.hashing import digest
 from tunewright.core.records import Conversation, Message, Ranking, Tokens
 from tunewright.data.render import Renderer
-from tunewright.engine.batch import build_batch
-from tunewright.engine.plan import micro_batches
+from tunewright.engine.batch import packed
 from tunewright.models.forward import ModelForward
 from tunewright.models.load import Loaded, load
 from tunewright.models.score import heads_of
@@ -95,13 +94,12 @@ def branch_scores(
     done = 0
     forward.model.eval()
     with torch.inference_mode():
-        for indices in micro_batches(sequences, micro_tokens):
-            batch = build_batch([sequences[i] for i in indices], indices, forward.device)
+        for batch in packed(sequences, micro_tokens, forward.device):
             scores = iter(forward.scores(batch)[:, 0].tolist())
-            for i in indices:
+            for i in batch.rows:
                 next(scores)  # that of the prompt itself
                 found[i] = [next(scores) for _ in sequences[i].branches]
-            done += len(indices)
+            done += len(batch.rows)
             on_progress(done)
     return found
 

@@ -12,8 +12,8 @@ from tunewright.core.errors import RunError
 from tunewright.core.hashing import digest
 from tunewright.core.paths import RunDir, write_json
 from tunewright.core.records import Tokens
+from tunewright.models.causal import causal_lm
 from tunewright.models.fingerprint import fingerprint
-from tunewright.models.forward import causal_lm
 from tunewright.models.score import is_head
 from tunewright.objectives.multi import tasks_of
 from tunewright.run.compose import fit_settings

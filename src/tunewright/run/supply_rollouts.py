@@ -8,11 +8,9 @@ from typing import Any
 
 from tunewright.core.errors import ConfigError
 from tunewright.core.records import Message, Tokens
-from tunewright.engine.batch import build_batch
-from tunewright.engine.plan import micro_batches
+from tunewright.engine.batch import packed
 from tunewright.models.generate import Sampling
 from tunewright.models.save import own_stop_ids
-from tunewright.objectives.base import Batch
 from tunewright.objectives.completions import OpenAISampler, Tongue
 from tunewright.objectives.dialogue import Ask, Dialogue, Question, asking, following
 from tunewright.objectives.policy import PolicyObjective, asked
@@ -58,17 +56,12 @@ def supply(session: Session, ready: Ready, given: Supply) -> Supply:
     recipe, objective = session.recipe, given.objective
     assert isinstance(objective, PolicyObjective), f"{type(objective).__name__} wants no roll-outs"
     device, micro_tokens = given.forward.device, recipe.train.micro_tokens
-
-    def batches(sequences: Sequence[Tokens]) -> list[Batch]:
-        found = micro_batches(sequences, micro_tokens)
-        return [build_batch([sequences[i] for i in indices], indices, device) for indices in found]
-
     means = Means(
         _ask(session, ready, sampler_of(session, ready, given)),
         rewards_of(recipe, ready.parts.objective),
         given.model,
         given.forward,
-        batches,
+        lambda sequences: list(packed(sequences, micro_tokens, device)),
         micro_tokens,
         given.reference,
     )

@@ -17,8 +17,9 @@ from tunewright.core.events import Progress, silent
 from tunewright.core.paths import RunDir
 from tunewright.core.records import Meta, Tokens
 from tunewright.engine.batch import build_batch
+from tunewright.models.causal import causal_lm
 from tunewright.models.fingerprint import fingerprint
-from tunewright.models.forward import ModelForward, causal_lm
+from tunewright.models.forward import ModelForward
 from tunewright.objectives.base import per_segment
 from tunewright.run import reference as module
 from tunewright.run.compose import fit_settings
