@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from tunewright.adapt.head import HeadOnly
+from tunewright.adapt.base import adapter_of
 from tunewright.core.events import Event, StepEnd
 from tunewright.core.records import Tokens
 from tunewright.engine.loop import Fit, FitSettings, Job
@@ -77,7 +77,7 @@ def main() -> None:
     options = parser.parse_args()
     use_all_cores()
     loaded = load(options.model)
-    model = HeadOnly().attach(loaded.model)
+    model = adapter_of("head").attach(loaded.model)
     assert trunk_is_fixed(model), "this model has dropout, so its states cannot be kept"
     rows = texts(options.rows, loaded.model.config.vocab_size)
     found: dict[str, tuple[list[float], torch.Tensor]] = {}

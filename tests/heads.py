@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from tests.tiny import tiny_model
-from tunewright.adapt.full import Full
+from tunewright.adapt.base import adapter_of
 from tunewright.core.records import Example, Labelled, Message, Meta, Preference, Ranking, Tokens
 from tunewright.engine.batch import build_batch
 from tunewright.engine.loop import Fit, FitSettings, Job
@@ -86,7 +86,7 @@ def learned(what: Objective, train: Sequence[Example], folder: Path, steps: int 
     """A tiny random Llama with the heads of ``what``, all of it trained on ``train`` through the loop."""
     model = tiny_model("llama", VOCAB, num_hidden_layers=2)
     attach(model, what.heads)
-    forward = ModelForward(Full().attach(model))
+    forward = ModelForward(adapter_of("full").attach(model))
     rows = encoded(what, train)
     each = sum(t.size for t in rows) * 8 // steps  # eight passes
     settings = FitSettings(

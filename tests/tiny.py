@@ -18,6 +18,7 @@ from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedModel, 
 
 TEMPLATES = Path(__file__).parent / "fixtures" / "templates"
 FAMILIES = ("llama", "qwen2", "qwen3", "gemma2", "gemma3", "mistral", "phi3")
+OTHERS = ("gpt2", "phi")  # learnt positions and Conv1D layers; attention beside the MLP, biases everywhere
 KINDS = ("bytelevel", "metaspace", "unigram")
 FAMILY_TOKENS = {
     "llama3": ("<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),
@@ -142,8 +143,8 @@ def tiny_model(
     ``overrides`` are settings of the model's configuration, e.g. ``hidden_size=32`` or
     ``tie_word_embeddings=True``. Hidden size 64, 4 heads of 16, 2 key/value heads, 512 positions.
     """
-    if family not in FAMILIES:
-        raise ValueError(f"unknown family {family!r}; known: {', '.join(FAMILIES)}")
+    if family not in (*FAMILIES, *OTHERS):
+        raise ValueError(f"unknown family {family!r}; known: {', '.join((*FAMILIES, *OTHERS))}")
     settings: dict[str, object] = {
         "vocab_size": vocab_size,
         "hidden_size": 64,
@@ -159,6 +160,11 @@ def tiny_model(
     }
     if family in ("gemma2", "gemma3"):
         settings |= {"query_pre_attn_scalar": 16, "sliding_window": 64}
+    if family in OTHERS:  # their configurations know no size of heads of its own
+        del settings["head_dim"]
+    if family == "gpt2":  # which has as many key/value heads as heads, and an MLP width of another name
+        del settings["num_key_value_heads"]
+        settings["n_inner"] = settings.pop("intermediate_size")
     model_type = "gemma3_text" if family == "gemma3" else family
     config = CONFIG_MAPPING[model_type](**{**settings, **overrides})
     with torch.random.fork_rng(devices=[]):

@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 
 from tests.tiny import tiny_model
-from tunewright.adapt.full import Full
-from tunewright.adapt.lora import Lora
+from tunewright.adapt.base import Adapter, adapter_of
 from tunewright.core.records import Tokens
 from tunewright.engine.loop import Fit, FitSettings, Job
 from tunewright.models.forward import ModelForward
@@ -32,14 +31,16 @@ def job(
     train: list[Tokens],
     validation: list[Tokens] = (),
     *,
-    adapter: Full | Lora | None = None,
+    adapter: Adapter | None = None,
     **options: object,
 ) -> Job:
     """A job on a tiny Llama, trained fully unless an adapter is given."""
     torch.manual_seed(7)
-    model = (adapter or Full()).attach(tiny_model("llama", VOCAB, tie_word_embeddings=True))
+    adapter = adapter or adapter_of("full")
+    model = adapter.attach(tiny_model("llama", VOCAB, tie_word_embeddings=True))
     forward = ModelForward(model, neftune=float(options.pop("neftune", 0.0)))
-    return Job(model, forward, SupervisedFineTuning("sft", SftOptions()), train, validation, **options)
+    objective = SupervisedFineTuning("sft", SftOptions())
+    return Job(model, forward, objective, train, validation, adapter=adapter, **options)
 
 
 def settings(**changes: object) -> FitSettings:

@@ -19,15 +19,17 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from typer.testing import CliRunner
 
+from tunewright.adapt.options.table import OPTIONS as METHODS
 from tunewright.cli.main import app
 from tunewright.core.config import settings_of
-from tunewright.objectives.options.table import OPTIONS as OPTIONS_BY_NAME
+from tunewright.objectives.options.table import OPTIONS as OBJECTIVES
 from tunewright.run.recipe import Recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPE, CLI = ROOT / "docs" / "recipe.md", ROOT / "docs" / "cli.md"
 OPTIONS = ROOT / "tests" / "contract" / "cli_options.txt"
 WIDTH = 100
+CHOICES = {"adapt": METHODS, "objective": OBJECTIVES}
 PLAIN = {str: "text", int: "whole number", float: "number", bool: "true or false"}
 
 RECIPE_HEAD = """# Recipe reference
@@ -39,7 +41,8 @@ code by `make docs`.
   value and where it came from.
 - On the command line a setting is `section.setting=value`, and wins over the file:
   `tunewright train recipe.yaml train.epochs=1 adapt.rank=8`.
-- `model: NAME`, `objective: NAME` and `output: DIR` are short for the first setting of their section.
+- `model: NAME`, `adapt: METHOD`, `objective: NAME` and `output: DIR` are short for the first setting of their
+  section.
 - `auto` is worked out from model and data when the run starts; the value and the reason stand in the run's
   own `recipe.yaml`.
 - An unknown setting is an error that names the nearest known one. A setting that can have no effect beside
@@ -68,18 +71,18 @@ def recipe_page() -> str:
     parts = [RECIPE_HEAD]
     for name, section in sections_of(Recipe):
         parts.append(f"## `{name}`\n\n{section.__doc__ or ''}\n\n{settings_table(name, section)}\n")
-        if name == "objective":
-            parts += options_of_objectives()
+        if name in CHOICES:
+            parts += options_of(name)
     return "\n".join(parts)
 
 
-def options_of_objectives() -> Iterator[str]:
-    """The settings that belong to each objective, one table for those that share them."""
+def options_of(choice: str) -> Iterator[str]:
+    """The settings that belong to each thing that may be chosen, one table for those that share them."""
     names: dict[type[BaseModel], list[str]] = {}
-    for name in OPTIONS_BY_NAME:
-        names.setdefault(OPTIONS_BY_NAME[name], []).append(f"`{name}`")
+    for name in CHOICES[choice]:
+        names.setdefault(CHOICES[choice][name], []).append(f"`{name}`")
     for section, shared in names.items():
-        table = table_of(settings_of(section, "objective."))
+        table = table_of(settings_of(section, f"{choice}."))
         yield f"### {', '.join(shared)}\n\n{section.__doc__}\n\n{table}\n"
 
 
@@ -139,6 +142,8 @@ def _words(annotation: Any, limits: str = "") -> str:
         return "list" if args[0] is Any else f"list of {_words(args[0])}"
     if origin is dict:
         return "mapping" if args[1] is Any else f"mapping of text to {_words(args[1])}"
+    if issubclass(annotation, BaseModel):
+        return f"{{{', '.join(annotation.model_fields)}}}"
     return PLAIN[annotation] + limits
 
 

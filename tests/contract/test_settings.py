@@ -14,15 +14,18 @@ import torch
 from tests.contract.small import chats, save_small_model, small_train, small_values, write_rows
 from tests.tiny import template_text
 from tunewright.adapt.base import trained_state
+from tunewright.adapt.options.lora import LoraOptions
 from tunewright.core import events
 from tunewright.core.config import Section, settings_of
 from tunewright.core.errors import ConfigError, TunewrightError
 from tunewright.core.paths import RunDir
+from tunewright.engine import updates
 from tunewright.engine.plan import Planned, micro_batches, steps_in_order
+from tunewright.models import savers
 from tunewright.objectives.options.supervised import SftOptions
 from tunewright.run import train as running
 from tunewright.run.ready import Ready, make_ready
-from tunewright.run.recipe import ObjectiveSection, Recipe, settings_in
+from tunewright.run.recipe import AdaptSection, ObjectiveSection, Recipe, settings_in
 from tunewright.run.resolve import resolve
 from tunewright.run.rows import prepare_rows
 from tunewright.run.session import Session
@@ -45,7 +48,10 @@ class Place:
         (self.folder / f"run-{number}").mkdir()
         out = self.folder / f"run-{number}" / "run"
         dotted = {name.replace("__", "."): value for name, value in changes.items()}
-        return {**small_values(self.model, self.rows, out), **dotted}
+        values = {**small_values(self.model, self.rows, out), **dotted}
+        if values.get("adapt.method", "lora") != "lora":
+            del values["adapt.rank"]
+        return values
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +110,8 @@ def paths_of(section: type[Section], prefix: str = "") -> dict[type[Section], st
     found = {section: prefix}
     if section is ObjectiveSection:
         found[SftOptions] = prefix
+    if section is AdaptSection:
+        found[LoraOptions] = prefix
     for name, field in section.model_fields.items():
         if _is_section(field.annotation):
             found |= paths_of(field.annotation, f"{prefix}{name}.")
@@ -150,7 +158,7 @@ def test_every_setting_is_read_by_a_run(place, monkeypatch):
             train__stop__metric="exact_match",
         )
     )
-    small_train(place.values(**{"adapt.method": "full", "adapt.rank": 16, "data.split.test": 0.0}))
+    small_train(place.values(**{"adapt.method": "full", "data.split.test": 0.0}))
     assert sorted(set(NAMES) - reads.names) == []
 
 
@@ -169,6 +177,9 @@ WEIGHTS: dict[str, Any] = {
     "train.optim.clip_norm": 0.05,
     "adapt.alpha": 32,
     "adapt.dropout": 0.3,
+    "adapt.init": "gaussian",
+    "adapt.b_rate": 8.0,
+    "adapt.patterns": {"q_proj": {"alpha": 32}},
     "objective.neftune": 5.0,
     "data.train_on": "last",
     "data.max_length": 45,
@@ -221,8 +232,10 @@ def test_method_rank_and_targets(place, plain):
     wide, _, _ = fitted(place.values(**none, **{"adapt.rank": 8, "adapt.targets": ["q_proj"]}))
     assert {min(p.shape) for p in wide.values()} == {8}
     assert wide and all(".q_proj." in name for name in wide)
-    full, _, _ = fitted(place.values(**none, **{"adapt.method": "full", "adapt.rank": 16}))
+    full, _, _ = fitted(place.values(**none, **{"adapt.method": "full"}))
     assert not any("lora_" in name for name in full) and len(full) > len(wide)
+    grown, _, _ = fitted(place.values(**none, **{"adapt.new_tokens": ["<a>", "<b>"]}))
+    assert {tuple(grown[name].shape) for name in grown.keys() - plain.keys()} == {(2, 64)}
 
 
 def test_epochs_and_max_steps(place):
@@ -233,6 +246,59 @@ def test_epochs_and_max_steps(place):
     assert one > 3 and two >= 2 * one - 1
     assert steps(train__max_steps=2) == 2
     assert steps(train__epochs=1, train__max_steps=None, train__tokens_per_step=10**6) == 1
+
+
+NO_JUDGING = {"data.split.validation": 0.0, "data.split.test": 0.0}
+
+
+def test_optimizer_and_projection(place):
+    """Matrices of 64 rows; every setting of the projection leads to other weights."""
+    base = {**NO_JUDGING, "adapt.method": "full", "train.optim.name": "galore"}
+    changes = {
+        "train.optim.projection.rank": 8,
+        "train.optim.projection.every": 1,
+        "train.optim.projection.scale": 0.1,
+    }
+    small = {**base, "train.optim.projection.rank": 16}
+    usual = fitted(full_values(place, small))[0]
+    assert distance(fitted(full_values(place, {**base, "train.optim.name": "adamw"}))[0], usual) > 1e-5
+    for name, value in changes.items():
+        other = fitted(full_values(place, {**small, name: value}))[0]
+        assert distance(other, usual) > 1e-5, name
+    with pytest.raises(ConfigError, match=r"train\.optim\.projection\.every has no effect here"):
+        ready(place.values(train__optim__projection__every=7))
+
+
+def full_values(place: Place, changes: dict[str, Any]) -> dict[str, Any]:
+    """The small recipe, trained fully."""
+    values = {**place.values(), **changes}
+    del values["adapt.rank"]
+    return values
+
+
+def test_memory_savers(place, monkeypatch):
+    """They change what is kept, never the weights."""
+    unclipped = {**NO_JUDGING, "train.optim.clip_norm": 0.0}
+    plain, _, _ = fitted(place.values(**unclipped))
+    runs = []
+    original = savers._again
+    monkeypatch.setattr(savers, "_again", lambda *args, **kw: (runs.append(1), original(*args, **kw))[1])
+    again, _, _ = fitted(place.values(**unclipped, train__memory__checkpoint_layers=1))
+    assert distance(again, plain) == 0 and len(runs) >= 3
+    moved = []
+    move = updates.InBackward._move
+    monkeypatch.setattr(
+        updates.InBackward, "_move", lambda self, name, p: (moved.append(name), move(self, name, p))[1]
+    )
+    early, _, _ = fitted(place.values(**unclipped, train__memory__update="in_backward"))
+    assert distance(early, plain) == 0 and len(moved) == 3 * len(plain)
+    for name, value, because in (
+        ("train.memory.checkpoint_layers", 3, "this model has 2 layers"),
+        ("train.memory.update", "in_backward", "cannot be clipped"),
+        ("train.memory.offload", "optimizer", "needs a GPU"),
+    ):
+        with pytest.raises(ConfigError, match=because):
+            ready(place.values(**{name: value}))
 
 
 # --- when it evaluates, saves and stops
@@ -379,8 +445,24 @@ def test_baselines_level_final_and_dir_of_a_whole_run(place):
 
 TESTED: dict[Callable[..., None], tuple[str, ...]] = {
     test_micro_tokens_changes_how_but_not_what: ("train.micro_tokens",),
-    test_method_rank_and_targets: ("adapt.method", "adapt.rank", "adapt.targets"),
+    test_method_rank_and_targets: (
+        "adapt.method",
+        "adapt.rank",
+        "adapt.targets",
+        "adapt.new_tokens",
+    ),
     test_epochs_and_max_steps: ("train.epochs",),
+    test_optimizer_and_projection: (
+        "train.optim.name",
+        "train.optim.projection.rank",
+        "train.optim.projection.every",
+        "train.optim.projection.scale",
+    ),
+    test_memory_savers: (
+        "train.memory.checkpoint_layers",
+        "train.memory.update",
+        "train.memory.offload",
+    ),
     test_every_save_every_and_keep: ("evaluate.every", "output.save_every", "output.keep"),
     test_metric_patience_and_min_improvement_of_stop: (
         "train.stop.metric",

@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.conftest import pairs, settings, write_messages
+from tunewright.adapt.base import adapter_of
+from tunewright.adapt.options.table import OPTIONS as METHODS
 from tunewright.core import events
 from tunewright.core.config import settings_of
 from tunewright.engine.schedule import auto_rate
@@ -111,6 +113,7 @@ def test_settings_and_paths_that_are_named_exist(page):
     sections = "|".join(Recipe.model_fields)
     known = {name for name, _ in settings_of(Recipe)}
     known |= {name for kind in OPTIONS for name, _ in settings_of(OPTIONS[kind], "objective.")}
+    known |= {name for kind in METHODS for name, _ in settings_of(METHODS[kind], "adapt.")}
     known |= {name.rpartition(".")[0] for name in known}  # a whole section may be named, too
     for name in re.findall(rf"`((?:{sections})\.[a-z_.0-9]+)[=`]", text):
         assert name in known or (ROOT / name).exists() or name.endswith(FILES), name
@@ -126,11 +129,10 @@ def test_the_stated_learning_rates_are_those_of_the_code():
     page = (ROOT / "docs" / "how-it-works.md").read_text(encoding="utf-8")
     [full] = re.findall(r"full training: +(\S+) · √\(1024 / hidden size\)", page)
     [embedded] = re.findall(r"\(576 wide\) it gives (\S+) with", page)
-    assert float(full) == auto_rate("full", 1024)
-    assert "LoRA:            ten times that" in page and auto_rate("lora", 1024) == 10 * auto_rate(
-        "full", 1024
-    )
-    assert float(embedded) == float(f"{auto_rate('lora', 576):.2g}")
+    rate = adapter_of("lora").rate
+    assert float(full) == auto_rate(1024, 1.0)
+    assert "LoRA:            ten times that" in page and rate == 10
+    assert float(embedded) == float(f"{auto_rate(576, rate):.2g}")
 
 
 # --- the run directory

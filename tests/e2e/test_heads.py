@@ -44,10 +44,10 @@ KINDS = {
     "numbers": (labelled.numbers, {"objective": {"name": "regress"}}),
     "head": (
         labelled.single,
-        {"objective": {"name": "classify", "pooling": "mean"}, "adapt.method": "head", "adapt.rank": 16}
+        {"objective": {"name": "classify", "pooling": "mean"}, "adapt": {"method": "head"}}
         | {"train.learning_rate": 0.2, "train.epochs": 12, "evaluate.every": 9, "train.stop.patience": 0},
     ),
-    "full": (labelled.numbers, {"objective": "regress", "adapt.method": "full", "adapt.rank": 16}),
+    "full": (labelled.numbers, {"objective": "regress", "adapt": {"method": "full"}}),
 }
 
 
@@ -304,7 +304,7 @@ def test_what_train_refuses(tiny, folder, tmp_path, run_of):
     )
     whole = run_of("full").path / "model"
     assert "was trained to judge text with a head" in why("full", f"model.name={whole}")
-    assert "adapt.rank has no effect with adapt.method 'head'" in why("head", "adapt.rank=4")
+    assert "head: unknown setting 'alpha'" in why("head", "adapt.alpha=4")
     assert "data.train_on has no effect here" in why("single", "data.train_on=last")
     assert "evaluate.max_new_tokens has no effect here" in why("single", "evaluate.max_new_tokens=9")
     assert "metric 'rouge_l' does not suit" in why("single", "evaluate.metrics=[rouge_l]")

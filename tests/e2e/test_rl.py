@@ -206,7 +206,7 @@ def test_what_cannot_work_is_refused_before_training(chatty, prompts, tmp_path):
         (("objective=grpo", EVEN, "objective.rollout.sampler.kind=vllm"), r"tunewright\[vllm\]"),
         (
             ("objective=grpo", EVEN, "objective.rollout.sampler.kind=vllm", "adapt.method=full"),
-            "'full' has none",
+            "'full' makes none",
         ),
         (("objective=sft", "evaluate.metrics=[reward]"), "prompt row"),
     )

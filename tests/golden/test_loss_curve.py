@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.training import fit, job, rows, settings
-from tunewright.adapt.lora import Lora
+from tunewright.adapt.base import adapter_of
 from tunewright.core import events
 
 GOLDEN = Path(__file__).with_name("loss_curve.json")
@@ -24,6 +24,6 @@ def curve(adapter, folder):
 @pytest.mark.parametrize("name", ["full", "lora"])
 def test_curve(name, tmp_path):
     expected = json.loads(GOLDEN.read_text())[name]
-    got = curve(Lora(rank=4) if name == "lora" else None, tmp_path)
+    got = curve(adapter_of("lora", rank=4) if name == "lora" else None, tmp_path)
     for key, values in expected.items():
         assert got[key] == pytest.approx(values, rel=1e-4), key

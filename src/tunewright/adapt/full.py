@@ -1,47 +1,61 @@
-"""Every parameter trains."""
+"""Every parameter trains, or by turns a few layers."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
+from tunewright.adapt.base import Method, Names
+from tunewright.adapt.depth import depth_of, layers_of
+from tunewright.adapt.options.weights import FullOptions
 from tunewright.core.errors import ConfigError
+from tunewright.core.hashing import seed_from
+
+FORMATS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
-class Full:
-    """Full fine-tuning: float32 weights, all of them trained. ``dropout`` sets the model's own dropouts."""
+class Full(Method):
+    """Full fine-tuning. With ``sample_layers`` it is LISA (Pan et al. 2024, arXiv 2403.17919): embeddings and
+    output layer move at every step, and as many layers, drawn anew every ``sample_every`` steps."""
 
-    provides: frozenset[str] = frozenset()
     label = "full"
+    whole = True
 
-    def __init__(self, *, dropout: float = 0.0) -> None:
-        self.dropout = dropout
+    def __init__(self, method: str, options: FullOptions) -> None:
+        self.options = options
+        self.weights = self.reloads = FORMATS[options.weights]
+        self.label = f"full, {options.sample_layers} layers at a time" if options.sample_layers else "full"
+        self._layers = 0
 
     def attach(self, model: Any) -> nn.Module:
-        """Unfreeze everything. Raises ``ConfigError`` if dropout is asked of a model that has none."""
+        """Unfreeze everything. Raises ``ConfigError`` if dropout is asked of a model that has none, or more
+        layers than there are."""
         model.requires_grad_(True)
-        if self.dropout > 0:
+        self._layers = layers_of(model)
+        if self.options.dropout > 0:
             touched = [m for m in model.modules() if hasattr(m, "attention_dropout")]
             for module in touched:
-                module.attention_dropout = self.dropout
+                module.attention_dropout = self.options.dropout
             if not touched:
                 raise ConfigError("adapt.dropout: this model has no dropout to set; use weight_decay instead")
-        return model
+        if self.options.sample_layers > self._layers:
+            raise ConfigError(
+                f"adapt.sample_layers {self.options.sample_layers}: this model has {self._layers} layers"
+            )
+        return model  # type: ignore[no-any-return]
 
-    @contextmanager
-    def disabled(self, model: Any) -> Iterator[None]:
-        """There is nothing to switch off: the base is overwritten."""
-        raise ConfigError("adapt.method 'full' keeps no untouched base; use lora or give a reference model")
-        yield
+    def rate_of(self, name: str) -> float:
+        """``layer_decay`` once for every layer above the parameter's own."""
+        return float(self.options.layer_decay ** (self._layers + 1 - depth_of(name, self._layers)))
 
-    def merged(self, model: Any) -> nn.Module:
-        """The model itself."""
-        return model
-
-    def save(self, model: Any, directory: Path) -> None:
-        """All weights as safetensors."""
-        model.save_pretrained(directory)
+    def active(self, step: int, steps: int) -> Names | None:
+        """The layers whose turn it is, and what is in no layer."""
+        if not self.options.sample_layers:
+            return None
+        draw = torch.Generator().manual_seed(seed_from(0, "layers", (step - 1) // self.options.sample_every))
+        order = torch.randperm(self._layers, generator=draw)[: self.options.sample_layers]
+        turn = {int(layer) + 1 for layer in order}
+        outside = {0, self._layers + 1}
+        return lambda name: depth_of(name, self._layers) in turn | outside

@@ -2,37 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from tunewright.core.errors import ConfigError
+from tunewright.adapt.base import Method
+from tunewright.adapt.options.weights import HeadOptions
+
+# AdamW moves each weight of a head by about the rate, and so a score by the rate times the sum of the states'
+# sizes. Measured on 77 intents with the states of a model 576 wide: 0.01 for 3, 10 and 30 epochs alike.
+HEAD_OVER_FULL = 100.0
 
 
-class HeadOnly:
-    """Nothing of the model trains. The objective brings the head, so it must be one that has a head."""
+class HeadOnly(Method):
+    """Nothing of the model trains. The objective brings the head, so it must be one that has a head.
 
-    provides: frozenset[str] = frozenset()
+    Its ``rate`` is for states whose mean size |h| is 1; others divide it.
+    """
+
     label = "head only"
+    whole = True
+    rate = HEAD_OVER_FULL
+
+    def __init__(self, method: str, options: HeadOptions) -> None:
+        self.options = options
 
     def attach(self, model: Any) -> nn.Module:
         """Freeze everything that is there."""
         model.requires_grad_(False)
-        return model
-
-    @contextmanager
-    def disabled(self, model: Any) -> Iterator[None]:
-        """There is nothing to switch off, and no objective with a head alone needs a reference."""
-        raise ConfigError("adapt.method 'head' has no adapter to switch off; use lora")
-        yield
-
-    def merged(self, model: Any) -> nn.Module:
-        """The model itself."""
-        return model
-
-    def save(self, model: Any, directory: Path) -> None:
-        """All weights as safetensors."""
-        model.save_pretrained(directory)
+        return model  # type: ignore[no-any-return]

@@ -1,159 +1,211 @@
-"""Low-rank adaptation (Hu et al. 2021, arXiv 2106.09685): W x + scale * B A x with W frozen.
+"""Low-rank adaptation (Hu et al. 2021, arXiv 2106.09685) and its near kin: W x + scale * B A x with W frozen.
 
-PEFT owns the adapter and its file format. Where it is exactly equal (plain LoRA without dropout on a linear
-layer) the layer's forward is replaced by one autograd step that saves only ``x`` and ``x Aᵀ``.
+PEFT owns the adapter and its file format. Where it is exactly equal the layer's forward is replaced by the
+fused one of ``fused.py``.
 """
 
 from __future__ import annotations
 
-import types
-from collections.abc import Iterator
-from contextlib import contextmanager
+import copy
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-import torch
-from peft import LoraConfig, get_peft_model
-from peft.tuners.lora.layer import Linear as LoraLinear
+from peft import PeftConfig
 from torch import Tensor, nn
 
+from tunewright.adapt.fused import fuse
+from tunewright.adapt.options.lora import LoraOptions
+from tunewright.adapt.peft_method import PeftMethod
+from tunewright.adapt.start import begin, moves_base, restore_starts, save_plain, starts
+from tunewright.adapt.targets import resolved, shape_of
 from tunewright.core.errors import ConfigError
 from tunewright.core.names import nearest
-from tunewright.models.quiet import quiet_peft
+from tunewright.models.causal import causal_lm
+from tunewright.models.changes import Changes
+
+LABELS = {"rslora": "rsLoRA", "dora": "DoRA", "qlora": "QLoRA", "longlora": "LongLoRA"}
+# An update that starts from the weights has large factors, so the same step moves their product further;
+# measured as for ``peft_kinds.RATES``.
+START_OVER_FULL = 3.0
+INITS = ("default", "gaussian", "orthogonal", "pissa", "olora", "mica")
+NITER = re.compile(r"pissa_niter_\d+")
+NEEDS_MORE = {
+    "eva": "it needs activations of the training data, which are not there when the adapter is attached",
+    "corda": "it needs activations of the training data, which are not there when the adapter is attached",
+    "lora_ga": "it needs gradients on the training data, which are not there when the adapter is attached",
+    "loftq": "the base would change for good, and the adapter not fit the original; use adapt.method qlora",
+}
 
 
-class Lora:
-    """LoRA on all linear layers (or on ``targets``), saved as a PEFT adapter."""
+class Lora(PeftMethod):
+    """LoRA; ``rslora`` scales by alpha / sqrt(rank) (Kalajdzievski 2023, arXiv 2312.03732), ``dora`` learns
+    magnitude and direction apart (Liu et al. 2024, arXiv 2402.09353)."""
 
-    provides: frozenset[str] = frozenset({"reference"})
+    options: LoraOptions
+    stands_for: Mapping[str, str] = {
+        "target_modules": "adapt.targets",
+        "r": "adapt.rank",
+        "lora_alpha": "adapt.alpha",
+        "lora_dropout": "adapt.dropout",
+        "init_lora_weights": "adapt.init",
+        "rank_pattern": "adapt.patterns",
+        "alpha_pattern": "adapt.patterns",
+        "use_rslora": "adapt.method rslora",
+        "use_dora": "adapt.method dora",
+        "loftq_config": "adapt.method qlora",
+    }
 
-    def __init__(
-        self,
-        *,
-        rank: int = 16,
-        alpha: int | None = None,
-        dropout: float = 0.0,
-        targets: list[str] | str = "all-linear",
-        fused: bool = True,
-    ) -> None:
-        self.rank, self.dropout, self.targets, self.fused = rank, dropout, targets, fused
-        self.alpha = 2 * rank if alpha is None else alpha
-        self.label = f"LoRA rank {rank}"
+    def __init__(self, method: str, options: LoraOptions) -> None:
+        super().__init__(method, options)
+        start = "" if options.init == "default" else f" from {options.init}"
+        self.label = f"{LABELS.get(method, 'LoRA')} rank {options.rank}{start}"
+        if moves_base(options.init):
+            self.rate = START_OVER_FULL
+        self.changes = Changes(new_tokens=tuple(options.new_tokens))
+        self._new_ids: list[int] = []
+        _check_init(method, options)
+
+    def fitted(self, ids_of: Callable[[str], Sequence[int]]) -> Self:
+        """Knows the ids of its new tokens. Raises ``ConfigError`` for one that is not a token by itself."""
+        other = copy.copy(self)
+        other._new_ids = []
+        for token in self.options.new_tokens:
+            ids = ids_of(token)
+            if len(ids) != 1:
+                raise ConfigError(
+                    f"adapt.new_tokens: {token!r} is read as {len(ids)} tokens; spell it otherwise"
+                )
+            other._new_ids += ids
+        return other
 
     def attach(self, model: Any) -> nn.Module:
         """Wrap ``model``; raises ``ConfigError`` if a target names no layer or the rank exceeds a layer."""
-        self._check_targets(model)
-        config = LoraConfig(
-            r=self.rank,
-            lora_alpha=self.alpha,
-            lora_dropout=self.dropout,
-            target_modules=self.targets,
-            task_type="CAUSAL_LM",
-        )
-        with quiet_peft():
-            wrapped = get_peft_model(model, config)
-        if self.fused:
-            fuse(wrapped)
+        wrapped = super().attach(model)
+        if moves_base(self.options.init) and not next(model.parameters()).is_meta:
+            begin(wrapped, self.options.init)
+        fuse(wrapped)
         return wrapped
 
-    @contextmanager
-    def disabled(self, model: Any) -> Iterator[None]:
-        """The base answers, bit for bit."""
-        with model.disable_adapter():
-            yield
-
-    def merged(self, model: Any) -> nn.Module:
-        """W + scale * B A in every adapted layer; the adapter is gone afterwards."""
-        return model.merge_and_unload()
+    def config(self, model: Any) -> PeftConfig:
+        """PEFT's config for ``model``."""
+        options = self.options
+        own = options.init == "default" or moves_base(options.init)
+        return self._make(
+            {
+                **self._targets(model),
+                "r": options.rank,
+                "lora_alpha": self._alpha(options.rank) if options.alpha is None else options.alpha,
+                "lora_dropout": options.dropout,
+                "init_lora_weights": True if own else options.init,
+                "use_rslora": self.method == "rslora",
+                "use_dora": self.method == "dora",
+                **self._patterns(resolved(model, options.targets)[1]),
+                **(options.model_extra or {}),
+                "trainable_token_indices": self._token_rows(model),
+            }
+        )
 
     def save(self, model: Any, directory: Path) -> None:
-        """``adapter_config.json`` and ``adapter_model.safetensors``, as PEFT writes them."""
-        with quiet_peft():
-            model.save_pretrained(directory)
+        """As PEFT writes it; an update that starts elsewhere than at nothing becomes a plain LoRA."""
+        super().save(model, directory)
+        if moves_base(self.options.init):
+            save_plain(model, directory)
 
-    def _check_targets(self, model: Any) -> None:
-        linears = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear)}
-        leaves = {name.rsplit(".", 1)[-1] for name in linears}
-        if isinstance(self.targets, str):
-            if self.targets != "all-linear":
-                raise ConfigError(
-                    f"adapt.targets {self.targets!r}: give a list of layer names or 'all-linear'"
-                )
-            wanted = linears
-        else:
-            for target in self.targets:
-                if not any(name == target or name.endswith("." + target) for name in linears):
-                    raise ConfigError(f"adapt.targets: no linear layer {target!r}. {nearest(target, leaves)}")
-            wanted = {
-                n: m for n, m in linears.items() if any(n == t or n.endswith("." + t) for t in self.targets)
-            }
-        head = model.get_output_embeddings()
-        for name, layer in wanted.items():
-            if layer is not head and self.rank > min(layer.weight.shape):
-                raise ConfigError(
-                    f"adapt.rank {self.rank} exceeds layer {name} of shape {tuple(layer.weight.shape)};"
-                    f" use at most {min(layer.weight.shape)}"
-                )
+    def rate_of(self, name: str) -> float:
+        """LoRA+ (Hayou et al. 2024, arXiv 2402.12354): B learns ``b_rate`` times as fast as A."""
+        return self.options.b_rate if ".lora_B." in name else 1.0
+
+    def state(self, model: Any) -> dict[str, Tensor]:
+        """Where the update started, if that was not nothing."""
+        return starts(model)
+
+    def restore(self, model: Any, state: Mapping[str, Tensor]) -> None:
+        """Put back what ``state`` gave."""
+        restore_starts(model, state)
+
+    def _alpha(self, rank: int) -> float:
+        """The usual alpha of ``rank``: one that scales the update by 2."""
+        return 2 * math.sqrt(rank) if self.method == "rslora" else 2.0 * rank
+
+    def _patterns(self, layers: Mapping[str, nn.Module]) -> dict[str, Any]:
+        """PEFT's two mappings; raises ``ConfigError`` for a pattern without a layer and a rank too large."""
+        ranks: dict[str, int] = {}
+        alphas: dict[str, float] = {}
+        for pattern, other in self.options.patterns.items():
+            _matching(pattern, layers)
+            if other.rank is not None:
+                ranks[pattern] = other.rank
+            if other.alpha is not None:
+                alphas[pattern] = other.alpha
+            elif other.rank is not None and self.options.alpha is None:
+                alphas[pattern] = self._alpha(other.rank)
+        for name, layer in layers.items():
+            meant = next((p for p in ranks if _matches(p, name)), None)
+            where = "adapt.rank" if meant is None else f"adapt.patterns.{meant}.rank"
+            check_rank(where, self.options.rank if meant is None else ranks[meant], name, layer)
+        return {"rank_pattern": ranks, "alpha_pattern": alphas}
+
+    def _token_rows(self, model: Any) -> dict[str, list[int]] | None:
+        """Which rows of embedding and output layer train, by the name of the layer."""
+        given = (self.options.model_extra or {}).get("trainable_token_indices") or []
+        if isinstance(given, dict):
+            if self.options.new_tokens:
+                raise ConfigError("adapt.trainable_token_indices: give a list of ids beside adapt.new_tokens")
+            return given
+        assert len(self._new_ids) == len(self.options.new_tokens), "new tokens need their ids: see fitted"
+        ids = sorted({*given, *self._new_ids})
+        if not ids:
+            return None
+        lm = causal_lm(model)
+        embedding, head = lm.get_input_embeddings(), lm.get_output_embeddings()
+        if getattr(head, "bias", None) is not None:
+            raise ConfigError(
+                "rows of tokens cannot train here: the output layer has a bias, which PEFT would leave out;"
+                " use adapt.method full or freeze"
+            )
+        tied = head.weight is embedding.weight
+        layers = [embedding] if tied else [embedding, head]
+        return {name: ids for layer in layers for name, m in lm.named_modules() if m is layer}
 
 
-def fuse(model: nn.Module) -> int:
-    """Replace the forward of every plain LoRA linear layer by the fused one; returns how many were."""
-    count = 0
-    for module in model.modules():
-        if type(module) is LoraLinear and _is_plain(module):
-            module.forward = types.MethodType(_fused_forward, module)  # type: ignore[method-assign]
-            count += 1
-    return count
+def check_rank(setting: str, rank: int, name: str, layer: nn.Module) -> None:
+    """Raise ``ConfigError`` for a rank that the shape of ``layer`` does not have."""
+    if rank > min(shape_of(layer)):
+        raise ConfigError(
+            f"{setting} {rank} exceeds layer {name} of shape {shape_of(layer)};"
+            f" use at most {min(shape_of(layer))}"
+        )
 
 
-def _is_plain(layer: LoraLinear) -> bool:
-    names = list(layer.lora_A)
-    return (
-        len(names) == 1
-        and isinstance(layer.lora_dropout[names[0]], nn.Identity)
-        and not layer.use_dora.get(names[0], False)
-        and not layer.lora_bias.get(names[0], False)
-        and type(layer.get_base_layer()) is nn.Linear
-    )
+def _check_init(method: str, options: LoraOptions) -> None:
+    init = options.init
+    if init in NEEDS_MORE:
+        raise ConfigError(f"adapt.init {init!r} cannot be used: {NEEDS_MORE[init]}")
+    if init not in INITS and not NITER.fullmatch(init):
+        raise ConfigError(f"unknown adapt.init {init!r}. {nearest(init, {*INITS, 'pissa_niter_16'})}")
+    ranks = {options.rank, *(other.rank for other in options.patterns.values() if other.rank)}
+    if init == "orthogonal" and any(rank % 2 for rank in ranks):
+        raise ConfigError("adapt.init 'orthogonal' needs even ranks")
+    if method == "dora" and (moves_base(init) or init == "mica"):
+        raise ConfigError(f"adapt.init {init!r} cannot be combined with method dora; use lora or rslora")
+    if init == "mica" and options.b_rate != 1:
+        raise ConfigError("adapt.b_rate has no effect with adapt.init 'mica', which never moves B; remove it")
 
 
-def _fused_forward(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    active = self.active_adapters
-    plain = len(active) == 1 and active[0] in self.lora_A and not self.merged and not self.disable_adapters
-    if not plain or args or kwargs or not _is_plain(self):
-        return LoraLinear.forward(self, x, *args, **kwargs)
-    name, base = active[0], self.get_base_layer()
-    a, b = self.lora_A[name].weight, self.lora_B[name].weight
-    return _LoraLinear.apply(x, base.weight, base.bias, a, b, self.scaling[name])
+def _matching(pattern: str, layers: Mapping[str, nn.Module]) -> None:
+    """Raise ``ConfigError`` with the nearest names for a pattern that means none of ``layers``."""
+    try:
+        found = any(_matches(pattern, name) for name in layers)
+    except re.error as error:
+        raise ConfigError(f"adapt.patterns: {pattern!r} is no regular expression: {error}") from error
+    if not found:
+        close = nearest(pattern, {name.rsplit(".", 1)[-1] for name in layers})
+        raise ConfigError(f"adapt.patterns: {pattern!r} matches none of the layers that train. {close}")
 
 
-class _LoraLinear(torch.autograd.Function):
-    """y = x Wᵀ + c + s (x Aᵀ) Bᵀ with W (out, in) frozen, A (rank, in), B (out, rank).
-
-    With g = dL/dy:  dB = s gᵀ(x Aᵀ),  dA = s (g B)ᵀ x,  dx = g W + s (g B) A.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, w: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, scale: float
-    ) -> Tensor:
-        flat = x.reshape(-1, x.shape[-1])
-        low_a, low_b = a.to(x.dtype), b.to(x.dtype)
-        inner = flat @ low_a.T
-        y = flat @ w.T if bias is None else torch.addmm(bias, flat, w.T)
-        y.addmm_(inner, low_b.T, alpha=scale)
-        ctx.save_for_backward(flat, inner, w, a, b)
-        ctx.scale, ctx.shape = scale, x.shape
-        return y.view(*x.shape[:-1], w.shape[0])
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        flat, inner, w, a, b = ctx.saved_tensors
-        g = grad.reshape(-1, grad.shape[-1])
-        gb = g @ b.to(g.dtype)
-        d_b = (g.T @ inner).to(b.dtype).mul_(ctx.scale)
-        d_a = (gb.T @ flat).to(a.dtype).mul_(ctx.scale)
-        d_x = None
-        if ctx.needs_input_grad[0]:
-            d_x = (g @ w).addmm_(gb, a.to(g.dtype), alpha=ctx.scale).view(ctx.shape)
-        return d_x, None, None, d_a, d_b, None
+def _matches(pattern: str, name: str) -> bool:
+    """As PEFT compares them: the pattern means the whole name or its end."""
+    return re.match(rf"(.*\.)?({pattern})$", name) is not None

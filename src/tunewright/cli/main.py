@@ -17,6 +17,10 @@ data_app = typer.Typer(
     no_args_is_help=True, help="Look at data before training on it.", rich_markup_mode=None
 )
 app.add_typer(data_app, name="data")
+adapter_app = typer.Typer(
+    no_args_is_help=True, help="Combine, extract and merge adapters.", rich_markup_mode=None
+)
+app.add_typer(adapter_app, name="adapter")
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 Files = Annotated[list[Path], typer.Argument(help="JSONL, JSON, CSV, Parquet or text files.")]
@@ -219,3 +223,52 @@ def data_show(
 
     options: dict[str, Any] = {"model": model, "n": n, "train_on": train_on, "columns": column}
     commands.show(file, options, as_json)
+
+
+@adapter_app.command("combine")
+def adapter_combine(
+    adapters: Annotated[list[str], typer.Argument(help="Two or more LoRA adapters or runs of one base.")],
+    out: Annotated[Path, typer.Option(help="New directory for the adapter.")],
+    weight: Annotated[
+        list[float] | None, typer.Option(help="Weight of each, in order; repeatable. Default: the mean.")
+    ] = None,
+    how: Annotated[str, typer.Option(help="linear, ties, dare or dare_ties.")] = "linear",
+    density: Annotated[float, typer.Option(help="Share of each that ties and dare keep.")] = 0.5,
+    rank: Annotated[int | None, typer.Option(min=1, help="Rank of the result; default: the sum.")] = None,
+    seed: Annotated[int, typer.Option(help="Decides what dare drops.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Write one adapter that does what several do together."""
+    from tunewright.cli import adapters as commands
+
+    options = {"how": how, "density": density, "rank": rank, "seed": seed}
+    commands.combine(adapters, weight, out, options, as_json)
+
+
+@adapter_app.command("extract")
+def adapter_extract(
+    tuned: Annotated[str, typer.Argument(help="A whole tuned model.")],
+    base: Annotated[str, typer.Argument(help="The model that it was made from.")],
+    out: Annotated[Path, typer.Option(help="New directory for the adapter.")],
+    rank: Annotated[int, typer.Option(min=1, help="Rank of the adapter.")] = 32,
+    rest: Annotated[
+        str, typer.Option(help="Differences outside linear layers: refuse, keep or drop.")
+    ] = "refuse",
+    as_json: Json = False,
+) -> None:
+    """Write the difference of two models as a LoRA adapter, with the share of it that the rank holds."""
+    from tunewright.cli import adapters as commands
+
+    commands.extract(tuned, base, out, {"rank": rank, "rest": rest}, as_json)
+
+
+@adapter_app.command("merge")
+def adapter_merge(
+    adapter: Annotated[str, typer.Argument(help="An adapter, or a run with one.")],
+    out: Annotated[Path, typer.Option(help="New directory for the model.")],
+    as_json: Json = False,
+) -> None:
+    """Fold an adapter into its base and write the whole model; compared before and after."""
+    from tunewright.cli import adapters as commands
+
+    commands.merge(adapter, out, as_json)

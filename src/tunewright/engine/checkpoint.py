@@ -4,7 +4,7 @@ A checkpoint is written aside, every file is flushed, a manifest with the sha256
 last, and one rename makes it visible. Reading verifies the manifest first; the newest *verified* checkpoint
 wins, and a damaged one is named.
 
-    checkpoints/step-120/  weights.safetensors  optimizer.safetensors  state.json  manifest.json
+    checkpoints/step-120/  weights|optimizer|adapter.safetensors  state.json  manifest.json
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import os
 import re
 import shutil
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ class Snapshot:
     weights: dict[str, Tensor]
     optimizer: dict[str, Tensor]
     state: dict[str, Any]
+    adapter: dict[str, Tensor] = field(default_factory=dict)  # what it keeps besides its weights
 
 
 def save(root: Path, snapshot: Snapshot) -> Path:
@@ -46,6 +47,7 @@ def save(root: Path, snapshot: Snapshot) -> Path:
     work.mkdir()
     save_file({k: v.contiguous() for k, v in snapshot.weights.items()}, work / "weights.safetensors")
     save_file(snapshot.optimizer, work / "optimizer.safetensors")
+    save_file(snapshot.adapter, work / "adapter.safetensors")
     write_json(work / "state.json", {"step": snapshot.step, **snapshot.state})
     files = sorted(p for p in work.iterdir() if p.is_file())
     for file in files:
@@ -83,6 +85,7 @@ def load(path: Path) -> Snapshot:
         load_file(path / "weights.safetensors"),
         load_file(path / "optimizer.safetensors"),
         state,
+        load_file(path / "adapter.safetensors"),
     )
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from tunewright.adapt.base import Adapter, Method, Names
 from tunewright.core import events
 from tunewright.core.errors import RunError, TrainError
 from tunewright.core.hashing import digest, seed_from
@@ -24,12 +25,13 @@ from tunewright.core.records import Tokens
 from tunewright.engine import checkpoint
 from tunewright.engine.batch import packed
 from tunewright.engine.memory import resident_mb
-from tunewright.engine.optim import adamw, load_optimizer_state, optimizer_state, set_rate
+from tunewright.engine.optim import OptimSettings
 from tunewright.engine.plan import Pace, steps_in_order
 from tunewright.engine.schedule import Kind, rate_at
 from tunewright.engine.source import Stored
-from tunewright.engine.step import Tally, backward, update
+from tunewright.engine.step import Tally, backward
 from tunewright.engine.stop import Progress, Watch
+from tunewright.engine.updates import make_updates
 from tunewright.objectives.base import Batch, Forward, Objective, Source
 
 
@@ -44,9 +46,8 @@ class FitSettings:
     max_steps: int | None = None
     schedule: Kind = "cosine"
     warmup: float = 0.05
-    weight_decay: float = 0.01
-    betas: tuple[float, float] = (0.9, 0.95)
     clip_norm: float = 1.0
+    optim: OptimSettings = field(default_factory=OptimSettings)
     seed: int = 0
     every: int = 0
     save_every: int = 0
@@ -64,7 +65,7 @@ class Job:
     """What to train: the model as a module and as a ``Forward``, the objective, and rendered sequences.
 
     ``source`` gives the sequences of an update; without one they are those of ``train``. ``rate_of`` is the
-    multiple of the learning rate for a parameter of that name.
+    multiple of the learning rate for a parameter of that name, the adapter's own aside.
     """
 
     model: nn.Module
@@ -75,6 +76,7 @@ class Job:
     task_metrics: Callable[[], dict[str, float]] | None = None
     source: Source | None = None
     rate_of: Callable[[str], float] = lambda name: 1.0
+    adapter: Adapter | Method = field(default_factory=Method)
 
 
 @dataclass
@@ -107,11 +109,11 @@ class Fit:
     def __init__(self, job: Job, settings: FitSettings, checkpoints: Path, observe: events.Observer) -> None:
         self.job, self.settings, self.checkpoints, self.observe = job, settings, checkpoints, observe
         self.parameters = {n: p for n, p in job.model.named_parameters() if p.requires_grad}
-        self.optimizer = adamw(
+        self.updates = make_updates(
             self.parameters,
-            weight_decay=settings.weight_decay,
-            betas=settings.betas,
-            rate_of=job.rate_of,
+            settings.optim,
+            settings.clip_norm,
+            lambda name: job.rate_of(name) * job.adapter.rate_of(name),
         )
         shares = job.objective.shares
         self.source = job.source or Stored(job.train, shares, settings.seed)
@@ -136,6 +138,7 @@ class Fit:
                 break
             self.advance()
         self.job.model.eval()
+        self._wake(lambda name: True)
         best_step = self.restore_best()
         self.observe(events.Ended(self.state.step, reason, best_step))
         p = self.state.progress
@@ -157,17 +160,22 @@ class Fit:
         begun = time.perf_counter()
         torch.manual_seed(seed_from(settings.seed, "step", state.step))
         rate = rate_at(state.step, len(self.plan), settings.learning_rate, settings.schedule, settings.warmup)
-        set_rate(self.optimizer, rate)
+        self.updates.set_rate(rate)
         drawn = self.source.draw(state.step, planned.rows)
-        self.job.model.train()
+        job, steps = self.job, len(self.plan)
+        if active := job.adapter.active(state.step, steps):
+            self._wake(active)
+        job.model.train()
         tally = backward(
             self.batches(drawn.sequences),
-            self.job.objective,
-            self.job.forward,
+            job.objective,
+            job.forward,
             lambda rows: self._where([drawn.sequences[row] for row in rows]),
+            lambda: job.adapter.penalty(job.model),
+            self.updates.last_backward,
         )
-        norm = update(
-            list(self.parameters.values()), self.optimizer, settings.clip_norm, self._where(drawn.sequences)
+        norm = self.updates.finish(
+            self._where(drawn.sequences), lambda: job.adapter.updated(job.model, state.step, steps)
         )
         state.seconds += time.perf_counter() - begun
         state.tokens += sum(t.size for t in drawn.sequences)
@@ -233,8 +241,9 @@ class Fit:
             checkpoint.Snapshot(
                 facts.pop("step"),
                 {n: p.detach().cpu() for n, p in self.parameters.items()},
-                optimizer_state(self.optimizer, self.parameters),
+                self.updates.state(),
                 {**facts, "plan": self.plan_digest, "source": self.source.state()},
+                self.job.adapter.state(self.job.model),
             ),
         )
         recent = list(checkpoint.steps(self.checkpoints))[-self.settings.keep :]
@@ -257,7 +266,8 @@ class Fit:
             )
         self._put(snapshot.weights)
         self.source.restore(facts.pop("source"))
-        load_optimizer_state(self.optimizer, self.parameters, snapshot.optimizer)
+        self.updates.restore(snapshot.optimizer)
+        self.job.adapter.restore(self.job.model, snapshot.adapter)
         self.state = State(step=snapshot.step, progress=Progress.from_dict(facts.pop("progress")), **facts)
 
     def restore_best(self) -> int:
@@ -267,6 +277,13 @@ class Fit:
         best = self.state.progress.best_step
         self._put(checkpoint.load(self.checkpoints / f"step-{best}").weights)
         return best
+
+    def _wake(self, active: Names) -> None:
+        """Let the parameters that ``active`` names move, and no others; what sleeps forgets its moments."""
+        for name, parameter in self.parameters.items():
+            parameter.requires_grad_(active(name))
+            if not parameter.requires_grad:
+                self.updates.forget(name)
 
     def _due(self) -> None:
         step, settings, last = self.state.step, self.settings, len(self.plan)

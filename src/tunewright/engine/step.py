@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -48,9 +49,18 @@ class Tally:
         return {**tasks, **{name: total / weight for name, (total, weight) in self._sums.items() if weight}}
 
 
-def backward(batches: Sequence[Batch], objective: Objective, forward: Forward, where: Where) -> Tally:
+def backward(
+    batches: Sequence[Batch],
+    objective: Objective,
+    forward: Forward,
+    where: Where,
+    penalty: Callable[[], Tensor | None] = lambda: None,
+    last: Callable[[], AbstractContextManager[None]] = nullcontext,
+) -> Tally:
     """Add the gradient of the whole step to the parameters; ``where`` names rows for messages.
 
+    ``penalty`` is a further term of the loss, which does not depend on the batches. ``last`` stands around
+    the backward pass that completes the gradient; all losses are known to be finite by then.
     Raises ``TrainError`` at the first non-finite loss, and for a task in which nothing has a weight.
     """
     tally = Tally(objective, batches)
@@ -58,33 +68,26 @@ def backward(batches: Sequence[Batch], objective: Objective, forward: Forward, w
         if count == 0:
             rows = [row for batch in batches if batch.task == task for row in batch.rows]
             raise TrainError(f"nothing to learn in {where(rows)}: nothing in them has a weight")
-    for batch in batches:
-        out = objective.loss(forward, batch)
-        value = float(out.total.detach())
-        if not math.isfinite(value):
-            raise TrainError(
-                f"the loss is {value} at {where(batch.rows)}; the update was not applied."
-                " Lower train.learning_rate, or set model.dtype=float32"
-            )
-        tally.add(batch, out).backward()  # type: ignore[no-untyped-call]
+    for left, batch in zip(range(len(batches) - 1, -1, -1), batches, strict=True):
+        share = tally.add(batch, _finite_loss(batch, objective, forward, where))
+        if left:
+            share.backward()  # type: ignore[no-untyped-call]
+            continue
+        term = penalty()
+        with last():
+            (share if term is None else share + term).backward()  # type: ignore[no-untyped-call]
     return tally
 
 
-def update(
-    parameters: Sequence[nn.Parameter], optimizer: torch.optim.Optimizer, clip_norm: float, where: str
-) -> float:
-    """Clip, step, forget the gradients; returns the gradient's norm before clipping.
-
-    Raises ``TrainError``, which says ``where``, and changes nothing, if the norm is not finite.
-    """
-    norm = clip(parameters, clip_norm)
-    if not math.isfinite(norm):
+def _finite_loss(batch: Batch, objective: Objective, forward: Forward, where: Where) -> LossOut:
+    out = objective.loss(forward, batch)
+    value = float(out.total.detach())
+    if not math.isfinite(value):
         raise TrainError(
-            f"the gradient norm is {norm} at {where}; the update was not applied. Lower train.learning_rate"
+            f"the loss is {value} at {where(batch.rows)}; the update was not applied."
+            " Lower train.learning_rate, or set model.dtype=float32"
         )
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-    return norm
+    return out
 
 
 def clip(parameters: Sequence[nn.Parameter], max_norm: float) -> float:

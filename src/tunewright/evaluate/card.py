@@ -34,7 +34,7 @@ def model_card(
 
     ``result`` is the content of ``result.json``, ``receipt`` the data receipt: its ``files`` with their
     hashes become the lineage. ``license`` stays ``unknown`` unless the owner names one; ``library_name`` is
-    ``peft`` for an adapter and ``transformers`` for a whole model.
+    what reads it: ``peft`` for most adapters, ``transformers`` for a whole model.
     """
     parts = [
         _front_matter(result, license, library_name),

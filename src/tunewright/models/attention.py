@@ -1,4 +1,4 @@
-"""Attention over packed documents: each segment sees itself and its parent prefix, nothing else.
+"""Attention over packed documents: each segment sees itself and all that it continues, nothing else.
 
 Registered with transformers under one name. A call that carries ``segments`` is packed; any other call
 (generation) is the ordinary masked attention. No tokens x tokens mask is ever built for a packed batch.
@@ -9,6 +9,7 @@ Shapes: query (1, Hq, T, D), key and value (1, Hk, T, D); the result is (1, T, H
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,6 +18,8 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
+
+from tunewright.models.shifted import group_of, share_of, shifted_attention
 
 NAME = "tunewright"
 PLAIN_UP_TO = 512  # below this length two matrix products and a softmax beat the fused CPU kernel in bf16
@@ -34,12 +37,20 @@ def attention(
     sliding_window: int | None = None,
     softcap: float | None = None,
     segments: Sequence[tuple[int, int, int | None]] | None = None,
+    front: Sequence[tuple[Tensor, Tensor]] | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """The attention function that every layer calls, in the form transformers expects."""
+    """The attention function that every layer calls, in the form transformers expects.
+
+    ``front`` holds keys and values of each layer, (1, Hk, P, D), that stand before every packed document.
+    """
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     if segments is not None:
-        return packed_attention(query, key, value, segments, scale, sliding_window, softcap, dropout), None
+        layer: Any = module.layer_idx
+        before = None if front is None else front[layer]
+        return packed_attention(
+            query, key, value, segments, scale, sliding_window, softcap, dropout, before, share_of(module)
+        ), None
     if softcap is not None:  # the fused kernels know no soft cap
         mask = _as_bool(attention_mask)
         if mask is None and query.shape[2] > 1:  # transformers leaves out a mask that would only be causal
@@ -60,17 +71,41 @@ def packed_attention(
     window: int | None = None,
     softcap: float | None = None,
     dropout: float = 0.0,
+    before: tuple[Tensor, Tensor] | None = None,
+    share: float = 0.0,
 ) -> Tensor:
-    """Causal attention within each ``(start, length, parent)`` segment; (1, T, Hq, D)."""
+    """Causal attention within each ``(start, length, parent)`` segment; (1, T, Hq, D).
+
+    A segment sees its parent, that one's parent and so on, and before all of them the keys and values
+    ``before``, (1, Hk, P, D). Those stand for the tokens right ahead of the text, also for ``window``.
+    With ``share`` attention is the shifted one of ``shifted.py``, in groups of that share of all that a
+    segment sees.
+    """
+    attend = partial(_one_segment, scale=scale, window=window, softcap=softcap, dropout=dropout)
     pieces = []
     for start, length, parent in segments:
         rows = slice(start, start + length)
         q, k, v = query[:, :, rows], key[:, :, rows], value[:, :, rows]
-        if parent is not None:
-            prefix = slice(segments[parent][0], segments[parent][0] + segments[parent][1])
-            k, v = torch.cat([key[:, :, prefix], k], 2), torch.cat([value[:, :, prefix], v], 2)
-        pieces.append(_one_segment(q, k, v, scale, window, softcap, dropout))
+        if parent is not None or before is not None:
+            k = torch.cat([*_ahead(key, segments, parent, before and before[0]), k], 2)
+            v = torch.cat([*_ahead(value, segments, parent, before and before[1]), v], 2)
+        group = group_of(k.shape[2], share) if share else k.shape[2]
+        pieces.append(shifted_attention(q, k, v, group, attend))
     return torch.cat([p.transpose(1, 2) for p in pieces], dim=1)
+
+
+def _ahead(
+    states: Tensor,
+    segments: Sequence[tuple[int, int, int | None]],
+    parent: int | None,
+    before: Tensor | None,
+) -> list[Tensor]:
+    """``before`` and the states of all that a segment with this parent continues, in their order."""
+    found: list[Tensor] = []
+    while parent is not None:
+        start, length, parent = segments[parent]
+        found.append(states[:, :, start : start + length])
+    return [*([] if before is None else [before.to(states.dtype)]), *reversed(found)]
 
 
 def _one_segment(

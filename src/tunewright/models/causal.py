@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 
 def causal_lm(model: Any) -> Any:
     """The transformers model inside an adapter's wrapper, or the model itself."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def number_of_parameters(model: Any) -> int:
+    """How many weights a model has; those in 4 bits lie two to a byte and are counted one by one."""
+    states = [(p, getattr(p, "quant_state", None)) for p in model.parameters()]
+    return sum(p.numel() if state is None else math.prod(state.shape) for p, state in states)

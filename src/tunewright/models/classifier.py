@@ -18,11 +18,13 @@ from transformers import AutoModelForSequenceClassification
 
 from tunewright.core.errors import ModelError
 from tunewright.core.paths import write_json, written_atomically
+from tunewright.models.bottleneck_files import KIND
 from tunewright.models.causal import causal_lm
 from tunewright.models.score import heads_of
 
 KEY = "base_model.model.score.weight"  # as PEFT names it in an adapter file
 PROMPTED = ("PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING", "MULTITASK_PROMPT_TUNING", "CPT")
+HEADLESS = (*PROMPTED, KIND)  # whose files have no place for a head
 PROBLEMS = {"single": "single_label_classification", "multi": "multi_label_classification"}
 
 
@@ -56,7 +58,7 @@ def mark_adapter(model: Any, directory: Path, pad_id: int | None) -> None:
     """
     found, record = sequence_classifier(model, pad_id), directory / "adapter_config.json"
     facts = json.loads(record.read_text(encoding="utf-8"))
-    if found is None or facts["peft_type"] in PROMPTED:
+    if found is None or facts["peft_type"] in HEADLESS:
         return
     weights = load_file(directory / "adapter_model.safetensors")
     weights[KEY] = found.score.weight.detach().cpu().contiguous()

@@ -29,9 +29,17 @@ REARRANGE_AT = 4  # rows are dropped or admitted once one in so many is finished
 class Row:
     """One prompt on its way: what has been written after it, and whether it is done."""
 
-    def __init__(self, index: int, prompt: Sequence[int], sampling: Sampling, decode: Decode | None) -> None:
+    def __init__(
+        self,
+        index: int,
+        prompt: Sequence[int],
+        sampling: Sampling,
+        decode: Decode | None,
+        adapter: str | None = None,
+    ) -> None:
         self.index = index
         self.prompt = list(prompt)
+        self.adapter = adapter
         self.limit = sampling.max_new_tokens
         self.ids: list[int] = []
         self.logprobs: list[float] = []
@@ -39,6 +47,11 @@ class Row:
         self.done = self.finished = False
         self.text = TextStream(decode, sampling.stop_strings) if decode else None
         self._stop_ids = sampling.stop_ids
+
+    @property
+    def begins(self) -> tuple[str | None, list[int]]:
+        """What decides its first logits; rows that agree in it share a line at the start."""
+        return self.adapter, self.prompt
 
     @property
     def cached(self) -> int:
@@ -90,6 +103,7 @@ class Batcher:
         self._sampling = sampling
         for row in rows:
             row.limit = min(row.limit, self._runner.room(row.index, row.prompt))
+        self._mixed = len({row.adapter for row in rows}) > 1 or any(row.adapter for row in rows)
         self._prefix = self._runner.virtual  # what stands before every prompt, one line of the cache
         self._virtual = self._prefix.get_seq_length() if self._prefix else 0
         self._shared = 0  # tokens of the prompts that are part of the prefix
@@ -99,7 +113,7 @@ class Batcher:
 
     def run(self, batch_size: int) -> Iterator[Row]:
         """Yield a row whenever it got a token; the longest prompts go first, so that memory peaks early."""
-        waiting = deque(sorted(self._rows, key=lambda row: (-len(row.prompt), row.prompt)))
+        waiting = deque(sorted(self._rows, key=lambda row: (-len(row.prompt), row.prompt, row.adapter or "")))
         flight: Flight | None = None
         with evaluating(self._runner.model):
             self._extend_prefix()
@@ -121,7 +135,7 @@ class Batcher:
         """Compute what all prompts begin with, once, if there is enough of it."""
         prompts = [row.prompt for row in self._rows]
         shared = shared_length(prompts)
-        if shared < SHARED_FROM or not self._may_share:
+        if shared < SHARED_FROM or not self._may_share or self._mixed:
             return
         self._prefix, self._shared = self._prefix or empty_cache(), shared
         ids = torch.tensor([prompts[0][:shared]], device=self._runner.device)
@@ -134,7 +148,7 @@ class Batcher:
         group: list[Row] = []
         lines = 0
         for row in rows:
-            new = not group or row.prompt != group[-1].prompt
+            new = not group or row.begins != group[-1].begins
             if group and new:
                 first = len(group[0].prompt)
                 # A prompt shorter than the first repeats the end of the prefix in place of padding, and a
@@ -151,8 +165,9 @@ class Batcher:
     @torch.inference_mode()
     def _started(self, rows: list[Row]) -> Flight:
         """Run the prompts of ``rows`` (longest first) behind the prefix, and choose their first tokens."""
-        prompts = [p for i, p in enumerate(row.prompt for row in rows) if i == 0 or p != rows[i - 1].prompt]
-        lines = [prompts.index(row.prompt) for row in rows]
+        firsts = [row for i, row in enumerate(rows) if i == 0 or row.begins != rows[i - 1].begins]
+        prompts, begins = [row.prompt for row in firsts], [row.begins for row in firsts]
+        lines = [begins.index(row.begins) for row in rows]
         longest, device = len(prompts[0]), self._runner.device
         pads = [longest - len(prompt) for prompt in prompts]
         columns = longest - self._shared  # the last so many tokens of each prompt are fed
@@ -160,7 +175,7 @@ class Batcher:
         shifts = torch.tensor(pads, device=device)
         mask = (torch.arange(self._virtual + longest, device=device) >= shifts[:, None]).long()
         cache = branched(self._prefix, shifts, columns + ROOM) if self._prefix else empty_cache()
-        logits = self._runner.logits(torch.tensor(window, device=device), mask, cache)
+        logits = self._runner.logits(torch.tensor(window, device=device), mask, cache, self._adapters(firsts))
         return Flight(cache, mask, self._pick(logits[lines], rows), rows, lines)
 
     @torch.inference_mode()
@@ -168,7 +183,8 @@ class Batcher:
         """Feed the last tokens and choose the next ones; returns the rows that got one."""
         live = [row for row in flight.rows if not row.done]
         flight.mask = F.pad(flight.mask, (0, 1), value=1)
-        logits = self._runner.logits(flight.last[:, None], flight.mask, flight.cache)
+        adapters = self._adapters(flight.rows)
+        logits = self._runner.logits(flight.last[:, None], flight.mask, flight.cache, adapters)
         flight.last = self._pick(logits, flight.rows)
         return live
 
@@ -194,6 +210,10 @@ class Batcher:
             [(part.cache, at, width) for part, at, width in zip(parts, lines, widths, strict=True)]
         )
         return Flight(cache, torch.cat(masks), last, rows, list(range(len(rows))))
+
+    def _adapters(self, rows: list[Row]) -> list[str | None] | None:
+        """The adapter of each line, where they differ."""
+        return [row.adapter for row in rows] if self._mixed else None
 
     def _pick(self, logits: Tensor, rows: list[Row]) -> Tensor:
         """Choose a token per row from ``logits`` (R, V), hand it to the row, and return all of them (R,)."""

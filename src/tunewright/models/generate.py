@@ -47,21 +47,27 @@ def generate(
     *,
     batch_size: int = 32,
     decode: Decode | None = None,
+    adapters: Sequence[str | None] | None = None,
     on_token: Callable[[int, int], None] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> list[Generated]:
     """Continue each prompt (token ids); results in the order of ``prompts``.
 
-    ``decode`` (ids -> text) is needed for stop strings. ``on_token(row, id)`` hears every token but stop ids,
-    ``on_progress(rows finished, rows)`` every finished row. Raises ``ConfigError`` for unusable arguments,
-    and ``ModelError`` for a prompt the model cannot take or logits that are not finite.
+    ``decode`` (ids -> text) is needed for stop strings. ``adapters`` names the LoRA adapter of each prompt,
+    None for the base, where a PEFT model has several; see ``models.adapters``. ``on_token(row, id)`` hears
+    every token but stop ids, ``on_progress(rows finished, rows)`` every finished row. Raises ``ConfigError``
+    for unusable arguments, and ``ModelError`` for a prompt the model cannot take or logits that are not
+    finite.
     """
     if batch_size < 1:
         raise ConfigError(f"batch_size is {batch_size}; use at least 1")
     if sampling.stop_strings and decode is None:
         raise ConfigError("stop_strings are found in the text: pass decode=tokenizer.decode as well")
     watch = decode if sampling.stop_strings else None
-    rows = [Row(index, prompt, sampling, watch) for index, prompt in enumerate(prompts)]
+    rows = [
+        Row(index, prompt, sampling, watch, adapters[index] if adapters else None)
+        for index, prompt in enumerate(prompts)
+    ]
     finished = 0
     for row in Batcher(model, rows, sampling).run(batch_size):
         if on_token is not None and row.stop is None:

@@ -56,12 +56,11 @@ def empty_cache() -> Cache:
     return Cache(layer_class_to_replicate=RoomyLayer)
 
 
-def cache_of(other: Cache) -> Cache:
-    """A cache of this kind with what another one holds."""
+def cache_of(layers: Sequence[tuple[Tensor, Tensor]]) -> Cache:
+    """A cache with these keys and values."""
     result = empty_cache()
-    layer: Any
-    for index, layer in enumerate(other.layers):
-        result.update(layer.keys, layer.values, index)
+    for index, (keys, values) in enumerate(layers):
+        result.update(keys, values, index)
     return result
 
 

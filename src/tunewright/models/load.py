@@ -7,27 +7,37 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from peft import PeftConfig, PeftModel
+from peft import PeftConfig, PeftModel, load_peft_weights, set_peft_model_state_dict
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from tunewright.core.errors import ModelError
 from tunewright.core.names import nearest
 from tunewright.core.paths import RunDir
+from tunewright.models.bottleneck_files import holds_bottlenecks, read_bottlenecks
+from tunewright.models.causal import number_of_parameters
+from tunewright.models.changes import NONE, Changes
 from tunewright.models.classifier import refuse_foreign
+from tunewright.models.copies import widen_copies
 from tunewright.models.embedded import EMBEDDED, embedded_path
-from tunewright.models.precision import Precision, choose
+from tunewright.models.precision import Precision, choose, computing_in
+from tunewright.models.prepare import changed_loading, grow_vocabulary, refuse_known
+from tunewright.models.quantised import is_quantised, settle
 from tunewright.models.quiet import quiet_loading, quiet_peft
+from tunewright.models.rope import remember
 from tunewright.models.score import restore
 from tunewright.models.score_files import read_heads
+from tunewright.models.token_rows import lean_rows
+from tunewright.models.virtual import virtual_tokens
 
 transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
@@ -62,6 +72,8 @@ class Loaded:
     """A model ready to use. ``notes`` are things the user should be told.
 
     ``judges`` says that it was trained to judge text with a head and cannot be asked to write any more.
+    ``parameters`` counts those of the language model, without heads and adapter. ``virtual`` are positions of
+    its context that virtual tokens take before every text.
     """
 
     model: nn.Module
@@ -70,6 +82,8 @@ class Loaded:
     precision: Precision
     notes: tuple[str, ...] = field(default=())
     judges: bool = False
+    parameters: int = 0
+    virtual: int = 0
 
 
 def resolve(name: str) -> ModelRef:
@@ -153,16 +167,26 @@ def load(
     dtype: str = "auto",
     template: str | None = None,
     weights: torch.dtype | None = None,
+    changes: Changes = NONE,
 ) -> Loaded:
-    """Load model and tokenizer; ``weights`` overrides the format weights are kept in (training: float32)."""
+    """Load model and tokenizer; ``weights`` overrides the format weights are kept in (training: float32).
+
+    ``changes`` are made to the base; an adapter's own are read from what stands beside it.
+    """
     ref = resolve(name)
-    precision = choose(device, dtype)
+    precision = computing_in(weights, choose(device, dtype))
     notes: list[str] = []
+    if ref.adapter is not None:
+        assert changes == NONE, "an adapter says itself what its base must be"
+        changes = recorded_changes(ref.adapter)
     kwargs: dict[str, Any] = {"dtype": weights or precision.dtype, "use_safetensors": True}
     folder = ref.path
     if ref.path.endswith(".gguf"):
         folder, kwargs["gguf_file"] = str(Path(ref.path).parent), Path(ref.path).name
         kwargs.pop("use_safetensors")
+    if changes.quantise is not None:
+        _refuse_quantised(ref, lambda: _config(ref, folder, kwargs))
+    kwargs |= changed_loading(changes, precision, lambda: _config(ref, folder, kwargs))
     heads = read_heads(ref.adapter or Path(ref.path))
     if heads is None:
         refuse_foreign(ref.name, ref.adapter or Path(ref.path))
@@ -170,26 +194,45 @@ def load(
         model = _reading(
             ref, lambda: AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=False, **kwargs)
         )
+    if changes.quantise is not None or is_quantised(model):
+        settle(model, weights or precision.dtype)
+    if changes.rope:
+        remember(model, _config(ref, folder, kwargs))
+    parameters = number_of_parameters(model)
     tokenizer, note = load_tokenizer(name, template)
     notes += [note] if note else []
+    if ref.adapter is None:
+        refuse_known(tokenizer, changes)
+    grow_vocabulary(model, tokenizer, changes)
     if ref.adapter is not None:
-        _check_base(ref.adapter, model)
+        check_base(ref.adapter, model)
     if heads is not None:
         restore(model, heads)
     if ref.adapter is not None:
         model = _with_adapter(ref, model)
-    model.to(precision.device).eval()
-    return Loaded(model, tokenizer, ref, precision, tuple(notes), heads is not None and not heads.writes)
+    if not is_quantised(model):  # a quantised one lies where it was read to
+        model.to(precision.device)
+    model.eval()
+    judges = heads is not None and not heads.writes
+    return Loaded(model, tokenizer, ref, precision, tuple(notes), judges, parameters, virtual_tokens(model))
 
 
 def _with_adapter(ref: ModelRef, model: Any) -> Any:
     """The adapter on top. What it says of a head is left out: the model has its heads already."""
+    assert ref.adapter is not None, "only for a model with an adapter"
+    if holds_bottlenecks(ref.adapter):
+        read_bottlenecks(model, ref.adapter)
+        return model
     with quiet_peft():
         config: Any = _reading(ref, lambda: PeftConfig.from_pretrained(str(ref.adapter)))
         if config.task_type == "SEQ_CLS":
             others = [name for name in config.modules_to_save or () if name != "score"]
             config.task_type, config.modules_to_save = "CAUSAL_LM", others or None
-        return _reading(ref, lambda: PeftModel.from_pretrained(model, str(ref.adapter), config=config))
+        wrapped = _reading(ref, lambda: PeftModel.from_pretrained(model, str(ref.adapter), config=config))
+        if widen_copies(wrapped):  # PEFT has just rounded them to the format of the base
+            set_peft_model_state_dict(wrapped, load_peft_weights(str(ref.adapter), device="cpu"))
+    lean_rows(wrapped)
+    return wrapped
 
 
 def load_tokenizer(name: str, template: str | None = None) -> tuple[Any, str | None]:
@@ -205,11 +248,37 @@ def load_tokenizer(name: str, template: str | None = None) -> tuple[Any, str | N
     return tokenizer, note
 
 
-def base_record(ref: ModelRef, model: Any) -> dict[str, Any]:
+def base_record(loaded: Loaded, changes: Changes) -> dict[str, Any]:
     """What ``base.json`` holds beside an adapter; a local path is kept whole, to be found from anywhere."""
+    ref = loaded.ref
     local = ref.source in {"directory", "gguf"}
     name = str(Path(ref.name).expanduser().resolve()) if local else ref.name
-    return {"name": name, "shape": _shape_of(model)}
+    return {"name": name, "shape": _shape_of(loaded.model), **changes.to_dict()}
+
+
+def recorded_changes(adapter: Path) -> Changes:
+    """What the base of a saved adapter must be; nothing special where another program wrote it."""
+    record = adapter / BASE_RECORD
+    return Changes.from_dict(json.loads(record.read_text(encoding="utf-8"))) if record.exists() else NONE
+
+
+def _refuse_quantised(ref: ModelRef, config: Callable[[], Any]) -> None:
+    """Raise ``ModelError`` for a model whose file holds few bits already: what is gone does not come back."""
+    if ref.path.endswith(".gguf"):
+        kind = "a .gguf file"
+    elif getattr(config(), "quantization_config", None):
+        kind = "stored in few bits"
+    else:
+        return
+    raise ModelError(
+        f"{ref.name} is {kind} and cannot be quantised while it is read; give the model's own weights as"
+        " safetensors, or use adapt.method lora"
+    )
+
+
+def _config(ref: ModelRef, folder: str, kwargs: dict[str, Any]) -> Any:
+    extra = {"gguf_file": kwargs["gguf_file"]} if "gguf_file" in kwargs else {}
+    return _reading(ref, lambda: AutoConfig.from_pretrained(folder, trust_remote_code=False, **extra))
 
 
 def _shape_of(model: Any) -> dict[str, Any]:
@@ -218,7 +287,8 @@ def _shape_of(model: Any) -> dict[str, Any]:
     return {key: getattr(config, key, None) for key in keys}
 
 
-def _check_base(adapter: Path, model: Any) -> None:
+def check_base(adapter: Path, model: Any) -> None:
+    """Raise ``ModelError`` if ``model`` has another form than the base that ``adapter`` was trained on."""
     record = adapter / BASE_RECORD
     if not record.exists():
         return

@@ -37,6 +37,14 @@ def choose(device: str = "auto", dtype: str = "auto") -> Precision:
     return Precision(chosen, DTYPES[name], f"{name} on {chosen.type}: {why}")
 
 
+def computing_in(weights: torch.dtype | None, precision: Precision) -> Precision:
+    """Weights that are kept in bfloat16 are computed with in bfloat16, whatever the hardware likes best."""
+    if weights != torch.bfloat16 or precision.dtype == torch.bfloat16:
+        return precision
+    device = precision.device
+    return Precision(device, torch.bfloat16, f"bfloat16 on {device.type}: the weights are kept in it")
+
+
 def use_all_cores() -> int:
     """Let torch use every core this process may run on (or ``OMP_NUM_THREADS``); returns their number."""
     if os.environ.get("OMP_NUM_THREADS"):

@@ -11,10 +11,12 @@ from transformers.utils import logging
 
 @contextmanager
 def quiet_peft() -> Iterator[None]:
-    """PEFT reads an attribute that transformers is about to rename, and looks for a base config online."""
+    """PEFT reads an attribute that transformers is about to rename, looks for a base config online, and
+    takes the ranks that AdaLoRA stores for those of LoRA."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=FutureWarning, message=".*is_gradient_checkpointing")
         warnings.filterwarnings("ignore", message="Could not find a config file")
+        warnings.filterwarnings("ignore", message=r"The following rank_pattern.*lora_E")
         yield
 
 

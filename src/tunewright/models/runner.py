@@ -9,13 +9,17 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from peft import PeftModel
 from torch import Tensor, nn
 from transformers.cache_utils import Cache
 
 from tunewright.core.errors import ModelError
+from tunewright.models.causal import causal_lm
 from tunewright.models.kvcache import cache_of, empty_cache
+from tunewright.models.rope import caches_all, steady
+from tunewright.models.token_rows import plain_layer
+from tunewright.models.virtual import front_of, is_virtual
 
+BASE = "__base__"  # PEFT's name for no adapter
 ATTENTION_LAYERS = {"full_attention", "sliding_attention", "chunked_attention"}
 
 
@@ -26,16 +30,16 @@ class Runner:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
-        soft = isinstance(model, PeftModel) and model.active_peft_config.is_prompt_learning
-        self.model: Any = base if soft else model
+        base: Any = causal_lm(model)
+        self.model: Any = base if is_virtual(model) else model
         self.config = base.config.get_text_config()
         _check_architecture(base, self.config)
+        steady(base)
         self.device = next(model.parameters()).device
-        self.vocabulary = base.get_input_embeddings().num_embeddings
+        self.vocabulary = plain_layer(base.get_input_embeddings()).num_embeddings
         self.positions = getattr(self.config, "max_position_embeddings", None) or sys.maxsize
         self._one_column = "logits_to_keep" in inspect.signature(base.forward).parameters
-        self.virtual = self._soft_prompt(model) if soft else None
+        self.virtual = self._soft_prompt(model) if is_virtual(model) else None
 
     def room(self, index: int, prompt: Sequence[int]) -> int:
         """How many tokens may follow a prompt; raises ``ModelError`` if none or if the prompt is unusable."""
@@ -47,6 +51,12 @@ class Runner:
         if used > self.positions:
             raise ModelError(
                 f"prompt {index} takes {used} tokens, the model has {self.positions} positions; shorten it"
+                + (
+                    ""
+                    if caches_all(self.config)
+                    else " (beyond them its dynamic RoPE turns every key anew with each token, so keys cannot"
+                    " be cached; linear and yarn write longer texts)"
+                )
             )
         if min(prompt) < 0 or max(prompt) >= self.vocabulary:
             raise ModelError(
@@ -74,13 +84,18 @@ class Runner:
         return False
 
     @torch.inference_mode()
-    def logits(self, ids: Tensor, mask: Tensor, cache: Cache) -> Tensor:
+    def logits(
+        self, ids: Tensor, mask: Tensor, cache: Cache, adapters: Sequence[str | None] | None = None
+    ) -> Tensor:
         """Feed the columns ``ids`` (B, n); returns the logits (B, V) behind the last, extends ``cache``.
 
         ``mask`` (B, W) is 1 where the cache or ``ids`` hold a token, W = cached columns + n.
+        ``adapters`` names the LoRA adapter of each row, where they differ.
         """
         positions = (mask.cumsum(-1)[:, -ids.shape[1] :] - 1).clamp_(0, self.positions - 1)
-        options = {"logits_to_keep": 1} if self._one_column else {}
+        options: dict[str, Any] = {"logits_to_keep": 1} if self._one_column else {}
+        if adapters is not None:
+            options["adapter_names"] = [name or BASE for name in adapters]
         output = self.model(
             input_ids=ids,
             attention_mask=mask,
@@ -93,16 +108,17 @@ class Runner:
         return last
 
     @torch.inference_mode()
-    def _soft_prompt(self, model: Any) -> Cache:
-        """The cache of the virtual tokens, one row."""
+    def _soft_prompt(self, model: Any) -> Cache | None:
+        """The cache of the virtual tokens, one row; none where they are switched off."""
         with evaluating(model):
-            prompt = model.get_prompt(batch_size=1)
-            if isinstance(prompt, Cache):
-                return cache_of(prompt)
+            front = front_of(model)
+            if front.states is not None:
+                return cache_of(front.states)
+            if front.embeddings is None:
+                return None
             cache, weight = empty_cache(), self.model.get_input_embeddings().weight
-            self.model(
-                inputs_embeds=prompt.to(weight.device, weight.dtype), past_key_values=cache, use_cache=True
-            )
+            embeddings = front.embeddings[None].to(weight.device, weight.dtype)
+            self.model(inputs_embeds=embeddings, past_key_values=cache, use_cache=True)
             return cache
 
 

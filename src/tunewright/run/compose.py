@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from inspect import signature
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from transformers import AutoModelForCausalLM
 
-from tunewright.adapt.base import ADAPTERS, Adapter
+from tunewright.adapt.base import Adapter, adapter_of
+from tunewright.adapt.quant import merge_dequantised
 from tunewright.core.config import settings_of
 from tunewright.core.errors import ConfigError
 from tunewright.core.hashing import seed_from
@@ -26,17 +26,19 @@ from tunewright.evaluate.metrics import METRICS, split_task
 from tunewright.models.forward import ModelForward
 from tunewright.models.load import Loaded, load
 from tunewright.models.load import resolve as resolve_model
+from tunewright.models.quantised import is_quantised
+from tunewright.models.rope import context
+from tunewright.models.savers import check_layers
 from tunewright.models.score import detach, is_head
 from tunewright.objectives.base import Objective, make_objective
 from tunewright.objectives.multi import tasks_of
 from tunewright.objectives.options.supervised import SftOptions
-from tunewright.run.recipe import AdaptSection, Recipe, value_at
+from tunewright.run.optimizing import check_optim, optim_settings
+from tunewright.run.recipe import Recipe, value_at
 from tunewright.run.resolve import Resolved
 
 DEFAULTS = {name: field.default for name, field in settings_of(Recipe)}
-FULL_PRECISION = frozenset({"full"})  # methods that train the weights themselves, which then stay float32
 STATES = 16  # training rows that are read to see how large hidden states are
-WHOLE = FULL_PRECISION | {"head"}  # methods without an adapter: the whole model is saved
 BY_HEAD = frozenset({"labels", "numbers", "scores"})  # judged by what a head says; nothing is written
 
 
@@ -52,7 +54,7 @@ class Parts:
 
 def assemble(recipe: Recipe, train: Sequence[Example]) -> Parts:
     """Load the model and make the parts around it; nothing is attached or trained yet."""
-    adapter, objective = make_adapter(recipe.adapt), objective_of(recipe)
+    adapter, objective = make_adapter(recipe), objective_of(recipe)
     check_fit(objective, adapter, recipe)
     check_kinds(objective, recipe.objective.name, train)
     objective = objective.fitted(train)
@@ -62,12 +64,21 @@ def assemble(recipe: Recipe, train: Sequence[Example]) -> Parts:
             f"model {section.name!r} is an adapter and cannot be trained on as it is; run it with"
             " output.final=merged and start from the model/ folder of that run"
         )
-    weights = torch.float32 if recipe.adapt.method in FULL_PRECISION else None
     loaded = load(
-        section.name, device=section.device, dtype=section.dtype, template=section.template, weights=weights
+        section.name,
+        device=section.device,
+        dtype=section.dtype,
+        template=section.template,
+        weights=adapter.weights,
+        changes=adapter.changes,
     )
     _check_base(loaded)
+    check_layers(loaded.model, recipe.train.memory.checkpoint_layers)
+    check_stretch(adapter, loaded, recipe.data.max_length)
+    _check_weights(loaded, adapter)
+    adapter = adapter.fitted(_ids_of(loaded, adapter))
     rehearse(adapter, loaded)
+    loaded = replace(loaded, virtual=adapter.virtual)
     renderer = Renderer(
         loaded.tokenizer,
         train_on=recipe.data.train_on,
@@ -85,6 +96,21 @@ def _check_base(loaded: Loaded) -> None:
             " start from; start from the one that it was made from"
         )
     detach(loaded.model)
+
+
+def _ids_of(loaded: Loaded, adapter: Adapter) -> Callable[[str], Sequence[int]]:
+    """Text -> ids; a token that the adapter adds to the vocabulary is that token, whatever stands around."""
+    new = {token: loaded.tokenizer.convert_tokens_to_ids(token) for token in adapter.changes.new_tokens}
+    return lambda text: [new[text]] if text in new else Renderer(loaded.tokenizer).plain_ids(text)
+
+
+def _check_weights(loaded: Loaded, adapter: Adapter) -> None:
+    """Raise ``ConfigError`` for a base that was stored in few bits: it is no start for any method."""
+    if is_quantised(loaded.model) and adapter.changes.quantise is None:
+        raise ConfigError(
+            f"model {loaded.ref.name!r} is stored in 4 or 8 bits; start from the model's own weights, which"
+            " adapt.method qlora quantises while they are read"
+        )
 
 
 def objective_of(recipe: Recipe) -> Objective:
@@ -111,8 +137,10 @@ def rates_of(objective: Objective) -> Callable[[str], float]:
 
 def check_early(recipe: Recipe) -> None:
     """The checks that need neither model nor data, so that a wrong recipe fails in the first second."""
-    check_fit(objective_of(recipe), make_adapter(recipe.adapt), recipe)
+    adapter = make_adapter(recipe)
+    check_fit(objective_of(recipe), adapter, recipe)
     check_effect(recipe)
+    check_optim(recipe, adapter)
     if not recipe.evaluate.metrics:
         raise ConfigError("evaluate.metrics is empty; name a metric or leave it at auto")
     for name in recipe.evaluate.metrics if recipe.evaluate.metrics != "auto" else ():
@@ -154,20 +182,19 @@ def seed_adapter(seed: int) -> None:
 
 
 def merged_copy(adapter: Path) -> Any:
-    """The base in float32 with the saved adapter folded in; the model in use stays as it is."""
-    loaded = load(str(adapter), device="cpu", weights=torch.float32)
-    return cast(Any, loaded.model).merge_and_unload()
+    """The base in float32 with the saved adapter folded in; the model in use stays as it is.
+
+    Raises ``ConfigError`` for an adapter that is no difference of weights.
+    """
+    model = cast(Any, load(str(adapter), device="cpu", dtype="float32").model)
+    if not hasattr(model, "merge_and_unload"):
+        raise ConfigError(f"{adapter}: what this adapter does cannot be folded into weights; use it as it is")
+    return merge_dequantised(model) if is_quantised(model) else model.merge_and_unload()
 
 
-def make_adapter(section: AdaptSection) -> Adapter:
-    """The adapter that the section describes; a setting its method does not know is an error, not ignored."""
-    kind = ADAPTERS[section.method]
-    known = set(signature(kind).parameters) & set(type(section).model_fields)
-    for name in section.model_fields_set - {"method"} - known:
-        if getattr(section, name) != type(section).model_fields[name].default:
-            raise ConfigError(f"adapt.{name} has no effect with adapt.method {section.method!r}; remove it")
-    adapter: Adapter = kind(**{name: getattr(section, name) for name in sorted(known)})
-    return adapter
+def make_adapter(recipe: Recipe) -> Adapter:
+    """The adapter that the recipe describes."""
+    return adapter_of(recipe.adapt.method, **(recipe.adapt.model_extra or {}))
 
 
 def check_fit(objective: Objective, adapter: Adapter, recipe: Recipe) -> None:
@@ -178,12 +205,23 @@ def check_fit(objective: Objective, adapter: Adapter, recipe: Recipe) -> None:
             " model itself; use adapt.method lora or full, or an objective that judges by a head: classify,"
             " regress or reward"
         )
+    compared = sorted(objective.requires & {"reference", "rollouts"})
+    if recipe.adapt.method == "longlora" and recipe.adapt.options.group and compared:
+        raise ConfigError(
+            f"objective {recipe.objective.name!r} compares with probabilities ({', '.join(compared)}) of dense"
+            " attention, and adapt.group makes attention sparse while training; set adapt.group=0"
+        )
     if objective.heads and recipe.output.final == "merged":
         raise ConfigError("output.final 'merged' would lose the new head; save the adapter")
-    if recipe.output.final == "merged" and recipe.adapt.method in WHOLE:
+    if recipe.output.final == "merged" and adapter.whole:
         raise ConfigError(
             f"output.final 'merged' has no meaning with adapt.method {recipe.adapt.method!r}: there is no"
             " adapter to merge"
+        )
+    if recipe.output.final == "merged" and not adapter.merges:
+        raise ConfigError(
+            f"output.final 'merged': what adapt.method {recipe.adapt.method!r} trains cannot be folded into"
+            " the model's weights; save the adapter, or use lora"
         )
     metric = recipe.train.stop.metric
     if metric != "auto" and metric not in losses_of(objective):
@@ -221,23 +259,35 @@ def check_kinds(objective: Objective, name: str, examples: Sequence[Example]) ->
 
 
 def context_of(loaded: Loaded) -> int:
-    """Longest sequence the model was made for, in tokens."""
+    """Longest sequence the model was made for, in tokens, virtual ones aside."""
     config: Any = loaded.model.config
-    return int(getattr(config.get_text_config(), "max_position_embeddings", None) or 2**30)
+    return (context(config) or 2**30) - loaded.virtual
+
+
+def check_stretch(adapter: Adapter, loaded: Loaded, longest: int) -> None:
+    """Raise ``ConfigError`` where a longer context was asked for and no text may be long enough to use it."""
+    config, factor = cast(Any, loaded.model).config, adapter.changes.rope.get("factor", 1.0)
+    full = context(config) or 2**30
+    if factor > 1 and longest * factor <= full:
+        raise ConfigError(
+            f"adapt.factor {factor:g} stretches the model's context from {round(full / factor)} to {full}"
+            f" tokens, but data.max_length {longest} keeps every text within the old one; set"
+            f" data.max_length={full}, or a factor of 1"
+        )
 
 
 def pin_rate(resolved: Resolved, parts: Parts, train: Sequence[Tokens]) -> Resolved:
     """Work out ``learning_rate: auto``; that of a head alone from the states of some training rows."""
     if resolved.recipe.train.learning_rate != "auto":
         return resolved
-    method, why, loaded = resolved.recipe.adapt.method, "at this width", parts.loaded
+    loaded, rate, why = parts.loaded, parts.adapter.rate, "at this width"
     config: Any = loaded.model.config
-    state = 1.0
-    if method == "head":
-        state, why = _state_size(loaded, train[:STATES]), "for states of this size"
-    prior = auto_rate(method, config.get_text_config().hidden_size, state) * parts.objective.rate
-    rate = float(f"{prior:.2g}")
-    return resolved.pin("train.learning_rate", rate, f"prior for {method} {why}")
+    if resolved.recipe.adapt.method == "head":
+        rate, why = rate / _state_size(loaded, train[:STATES]), "for states of this size"
+    prior = auto_rate(config.get_text_config().hidden_size, rate) * parts.objective.rate
+    return resolved.pin(
+        "train.learning_rate", float(f"{prior:.2g}"), f"prior for {resolved.recipe.adapt.method} {why}"
+    )
 
 
 def _state_size(loaded: Loaded, sequences: Sequence[Tokens]) -> float:
@@ -263,9 +313,8 @@ def fit_settings(recipe: Recipe, objective: Objective) -> FitSettings:
         micro_tokens=train.micro_tokens,
         schedule=optim.schedule,
         warmup=optim.warmup,
-        weight_decay=optim.weight_decay,
-        betas=(optim.beta1, optim.beta2),
         clip_norm=optim.clip_norm,
+        optim=optim_settings(recipe),
         seed=train.seed,
         every=recipe.evaluate.every,
         save_every=recipe.output.save_every,

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tunewright.adapt.lora import fuse
+from tunewright.adapt.fused import fuse
 from tunewright.core import events
 from tunewright.core.errors import ConfigError, DataError, ModelError
 from tunewright.core.events import Observer, Stage, Warned

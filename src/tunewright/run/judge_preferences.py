@@ -24,10 +24,11 @@ from tunewright.data.render import Renderer
 from tunewright.evaluate.metrics import METRICS
 from tunewright.evaluate.metrics_pairs import Likelihood, Pair
 from tunewright.evaluate.runner import Answers, Question, drawn
+from tunewright.models.added import without_adapter
 from tunewright.models.forward import ModelForward
 from tunewright.models.load import Loaded, load
 from tunewright.run.asking import reader
-from tunewright.run.compose import FULL_PRECISION, Parts
+from tunewright.run.compose import Parts
 from tunewright.run.judges import JudgeKind
 from tunewright.run.judging import Settled
 from tunewright.run.reference import Sums, answer_sums
@@ -205,15 +206,14 @@ def _base_in(session: Session, parts: Parts) -> Base:
     if "reference" in parts.adapter.provides:
         return partial(_off, parts.adapter.disabled)
     section = session.recipe.model
-    weights = torch.float32 if session.recipe.adapt.method in FULL_PRECISION else None
-    how = Settled(device=section.device, dtype=section.dtype, weights=weights)
+    how = Settled(device=section.device, dtype=section.dtype, weights=parts.adapter.weights)
     return _loading(section.name, how)
 
 
 def _base_of(loaded: Loaded, how: Settled) -> Base | None:
     """What a saved model was trained from: its adapter's base, or what the recipe of its run names."""
     if loaded.ref.adapter is not None:
-        return partial(_off, lambda model: model.disable_adapter())
+        return partial(_off, without_adapter)
     run = RunDir(Path(loaded.ref.name))
     return _loading(read_recipe(run).recipe.model.name, how) if run.recipe.exists() else None
 

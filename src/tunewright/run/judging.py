@@ -11,7 +11,7 @@ import torch
 
 from tunewright.core.errors import ConfigError
 from tunewright.core.paths import RunDir
-from tunewright.run.compose import FULL_PRECISION, objective_of
+from tunewright.run.compose import make_adapter, objective_of
 from tunewright.run.recipe import Recipe
 from tunewright.run.resolve import Resolved, read_recipe
 
@@ -117,7 +117,7 @@ def _settings_of(resolved: Resolved, data: str | Path) -> dict[str, Any]:
         "level": section.level,
         "device": "auto" if found else recipe.model.device,
         "dtype": recipe.model.dtype,
-        "weights": torch.float32 if recipe.adapt.method in FULL_PRECISION else None,
+        "weights": make_adapter(recipe).reloads,
         "seed": recipe.train.seed,
         "rewarded": recipe if objective_of(recipe).judged == "rewards" else None,
     }

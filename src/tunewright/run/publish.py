@@ -20,7 +20,6 @@ from tunewright.evaluate.card import model_card
 from tunewright.evaluate.metrics import split_task
 from tunewright.evaluate.report import ReportData, render_report
 from tunewright.evaluate.runner import Answers, Question
-from tunewright.models.score import is_head
 from tunewright.objectives.base import Objective
 from tunewright.objectives.multi import tasks_of
 from tunewright.run import store
@@ -53,8 +52,8 @@ def publish(session: Session, outcome: Outcome) -> dict[str, Any]:
     run = session.run
     receipt = json.loads((run.data / "receipt.json").read_text(encoding="utf-8"))
     commands = [f"tunewright train {run.recipe} output.dir={run.root}-again"]
-    library = "transformers" if run.model.exists() else "peft"
     ready, first = outcome.ready, _first_batch(session, outcome)
+    library = "transformers" if run.model.exists() else ready.parts.adapter.library
     data = ReportData(
         result=result,
         curves=curves_of(list(store.read_events(run)), session.recipe.train.stop.metric),
@@ -85,9 +84,7 @@ def result_of(session: Session, outcome: Outcome) -> dict[str, Any]:
         "name": session.run.root.name,
         "model": {
             "name": parts.loaded.ref.name,
-            "parameters": sum(
-                p.numel() for n, p in model.named_parameters() if "lora_" not in n and not is_head(n)
-            ),
+            "parameters": parts.loaded.parameters,
             "trained_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
             "dtype": str(parts.loaded.precision.dtype).removeprefix("torch."),
             "device": parts.loaded.precision.device.type,

@@ -13,6 +13,7 @@ from tunewright.objectives.base import Objective
 from tunewright.objectives.multi import tasks_of
 from tunewright.run import asking, compose, encode
 from tunewright.run.judges import Judge, JudgeKind, kind_for
+from tunewright.run.optimizing import pin_optimizer, remarks
 from tunewright.run.resolve import Resolved
 from tunewright.run.rows import reasons
 from tunewright.run.session import Session
@@ -46,6 +47,8 @@ def make_ready(session: Session, splits: Prepared) -> Ready:
         sequences = encode.encode_splits(parts, session, splits)
     session.note((*parts.loaded.notes, *parts.renderer.notes, parts.loaded.precision.reason))
     session.resolved = pin_all(session.resolved, parts, splits, sequences)
+    for sentence in remarks(session.recipe, parts.objective, parts.loaded.precision.device.type):
+        session.warn(sentence)
     kind = kind_for(parts.objective)
     _check_watched(session, parts, splits.validation)
     judge = _judge(session, parts, splits.test, kind)
@@ -60,6 +63,8 @@ def pin_all(
     """Work out every ``auto`` of the recipe, now that model and data are known."""
     resolved = compose.pin_rate(resolved, parts, sequences.train)
     precision = parts.loaded.precision
+    quantised = parts.adapter.changes.quantise is not None
+    resolved = pin_optimizer(resolved, precision.device.type, quantised)
     if resolved.recipe.model.dtype == "auto":
         resolved = resolved.pin("model.dtype", str(precision.dtype).removeprefix("torch."), precision.reason)
     if resolved.recipe.model.device == "auto":

@@ -8,13 +8,14 @@ of the section.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
+from tunewright.adapt.options.table import options_of as adapt_options
 from tunewright.core.config import Section, build, settings_of
 from tunewright.core.settings import Auto, Positive, Rate, Settings, Share, shorthand
-from tunewright.objectives.options.table import options_of
+from tunewright.objectives.options.table import options_of as objective_options
 from tunewright.run.yaml_text import parse_override, read_yaml
 
 __all__ = ["Recipe", "merged_values", "parse_override"]
@@ -56,6 +57,8 @@ class SplitSection(Settings):
 
 
 Files = str | list[str]
+Optimizer = Literal["adamw", "adamw_8bit", "paged_adamw", "paged_adamw_8bit", "galore", "apollo"]
+PASSED_ON = Field(None, description="A setting of the library, passed on as it is.")
 
 
 def _listed(files: Files) -> list[str]:
@@ -97,49 +100,92 @@ class DataSection(Settings):
         return value
 
 
-class AdaptSection(Settings):
-    """Which parameters train."""
-
-    method: str = Field("lora", description="lora, full, or head: a new head alone.")
-    rank: int = Field(16, ge=1, description="LoRA: rank of the update.")
-    alpha: int | None = Field(
-        None, gt=0, description="LoRA: the update is scaled by alpha / rank; default twice the rank."
-    )
-    dropout: float = Field(
-        0.0, ge=0.0, lt=1.0, description="Dropout on the adapter's input, or in a fully trained model."
-    )
-    targets: list[str] | str = Field("all-linear", description="LoRA: names of the layers, or all-linear.")
-
-
-class ObjectiveSection(Settings):
-    """What is minimised; further settings belong to the objective, see docs/objectives.md."""
+class Choice(Settings):
+    """A section whose first setting names something that has settings of its own, given beside it."""
 
     model_config = ConfigDict(extra="allow")
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        _ = self.options
+        return self
+
+    def __eq__(self, other: object) -> bool:
+        """Equal where all settings are, whether they were written out or left at their defaults."""
+        return type(self) is type(other) and (self.chosen, self.options) == (other.chosen, other.options)
+
+    @property
+    def chosen(self) -> str:
+        """The name that the first setting gives."""
+        return str(getattr(self, next(iter(type(self).model_fields))))
+
+    @property
+    def options(self) -> Any:
+        """The settings of what is chosen, defaults filled in; raises ``ConfigError``."""
+        raise NotImplementedError
+
+
+class AdaptSection(Choice):
+    """Which parameters train; further settings belong to the method, see docs/adapters.md."""
+
+    method: str = Field(
+        "lora", description="full, freeze, head, lora, dora, qlora, prompt and others, or any method of PEFT."
+    )
+
+    _expand = shorthand("method")
+
+    @property
+    def options(self) -> Any:
+        """The method's own settings."""
+        return adapt_options(self.method, self.model_extra or {})
+
+
+class ObjectiveSection(Choice):
+    """What is minimised; further settings belong to the objective, see docs/objectives.md."""
 
     name: str = Field("sft", description="What is minimised: sft, text, classify, dpo, grpo and others.")
 
     _expand = shorthand("name")
 
-    @model_validator(mode="after")
-    def _known(self) -> ObjectiveSection:
-        options_of(self.name, self.model_extra or {})
-        return self
-
-    def __eq__(self, other: object) -> bool:
-        """Equal where all settings are, whether they were written out or left at their defaults."""
-        return (
-            isinstance(other, ObjectiveSection) and self.name == other.name and self.options == other.options
-        )
-
     @property
     def options(self) -> Any:
-        """The objective's own settings, defaults filled in."""
-        return options_of(self.name, self.model_extra or {})
+        """The objective's own settings."""
+        return objective_options(self.name, self.model_extra or {})
+
+
+class ProjectionSection(Settings):
+    """How GaLore and APOLLO reduce gradients."""
+
+    rank: int = Field(64, ge=1, description="Rank that the gradient of a matrix is reduced to.")
+    every: int = Field(200, ge=1, description="Steps after which the projection is made anew.")
+    scale: Rate | Literal["matched"] = Field(
+        "matched",
+        description="What the update is multiplied by; matched makes it as large as that of AdamW.",
+    )
+
+
+class MemorySection(Settings):
+    """What is given up for memory."""
+
+    checkpoint_layers: int = Field(
+        0, ge=0, description="Layers whose activations are computed again in the backward pass."
+    )
+    update: Literal["after", "in_backward"] = Field(
+        "after", description="in_backward updates each weight as soon as its gradient is there."
+    )
+    offload: Literal["none", "optimizer", "activations"] = Field(
+        "none", description="What waits in the CPU's memory while a GPU computes."
+    )
 
 
 class OptimSection(Settings):
     """How the optimizer moves."""
 
+    name: Literal["auto", "adamw", "adamw_8bit", "paged_adamw", "paged_adamw_8bit", "galore", "apollo"] = (
+        Field(
+            "auto", description="The optimizer; auto is adamw, paged on a GPU where the base is in few bits."
+        )
+    )
     schedule: Literal["linear", "cosine", "constant"] = Field(
         "cosine", description="How the learning rate falls."
     )
@@ -148,6 +194,9 @@ class OptimSection(Settings):
     beta1: float = Field(0.9, ge=0.0, lt=1.0, description="AdamW memory of the gradient.")
     beta2: float = Field(0.95, ge=0.0, lt=1.0, description="AdamW memory of its square.")
     clip_norm: float = Field(1.0, ge=0.0, description="Longest gradient; 0 does not clip.")
+    projection: ProjectionSection = Field(ProjectionSection(), description="GaLore and APOLLO.")
+
+    _expand = shorthand("name")
 
 
 class StopSection(Settings):
@@ -178,6 +227,7 @@ class TrainSection(Settings):
     )
     seed: int = Field(0, ge=0, description="Decides split, order, noise and adapter start.")
     optim: OptimSection = Field(OptimSection(), description="Optimizer.")
+    memory: MemorySection = Field(MemorySection(), description="Memory savers.")
     stop: StopSection = Field(StopSection(), description="Early stopping.")
 
 
@@ -211,7 +261,7 @@ class OutputSection(Settings):
     )
     keep: int = Field(2, ge=1, description="Recent checkpoints to keep, besides the best.")
     final: Literal["adapter", "merged"] = Field(
-        "adapter", description="Save the LoRA adapter alone, or merged in the model."
+        "adapter", description="Save the adapter alone, or merged in the model."
     )
 
     _expand = shorthand("dir")
@@ -235,12 +285,16 @@ class Recipe(Settings):
 
 
 def settings_in(recipe: Recipe) -> list[tuple[str, Any]]:
-    """Every setting of this recipe with its description, those of its objective included."""
+    """Every setting of this recipe with its description, those of what it chooses included."""
     found = []
     for name, field in settings_of(Recipe):
         found.append((name, field))
-        if name == "objective.name":
-            found += settings_of(type(recipe.objective.options), "objective.")
+        section, _, leaf = name.partition(".")
+        chosen = getattr(recipe, section)
+        if isinstance(chosen, Choice) and leaf == next(iter(type(chosen).model_fields)):
+            options = chosen.options
+            found += settings_of(type(options), f"{section}.")
+            found += [(f"{section}.{extra}", PASSED_ON) for extra in options.model_extra or {}]
     return found
 
 
@@ -249,7 +303,7 @@ def value_at(recipe: Recipe, name: str) -> Any:
     here: Any = recipe
     for part in name.split("."):
         own = part in type(here).model_fields
-        here = getattr(here if own or not isinstance(here, ObjectiveSection) else here.options, part)
+        here = getattr(here.options if isinstance(here, Choice) and not own else here, part)
     return here
 
 

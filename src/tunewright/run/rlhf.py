@@ -12,6 +12,7 @@ from typing import Any
 from tunewright.core.errors import ConfigError
 from tunewright.core.events import Observer, Stage
 from tunewright.core.paths import RunDir
+from tunewright.run.compose import make_adapter
 from tunewright.run.recipe import Recipe
 from tunewright.run.resolve import Resolved, read_recipe, resolve, write_recipe
 from tunewright.run.session import Run
@@ -81,7 +82,7 @@ def _shared(recipe: Recipe) -> dict[str, Any]:
 
 def _whole_model(recipe: Recipe) -> dict[str, Any]:
     """The later phases start from a whole model, so an adapter is merged."""
-    return {} if recipe.adapt.method == "full" else {"output.final": "merged"}
+    return {} if make_adapter(recipe).whole else {"output.final": "merged"}
 
 
 def _begun_or_finished(recipe: Resolved, observe: Observer) -> Run:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import torch
 
-from tunewright.adapt.lora import fuse
+from tunewright.adapt.fused import fuse
 from tunewright.core.errors import ConfigError, DataError
 from tunewright.core.hashing import digest
 from tunewright.core.records import Conversation, Message, Ranking, Tokens

@@ -6,11 +6,10 @@ from pathlib import Path
 
 import psutil
 
-from tunewright.core.config import settings_of
 from tunewright.core.errors import ConfigError
 from tunewright.core.paths import write_text
 from tunewright.models.precision import choose
-from tunewright.run.recipe import Recipe
+from tunewright.run.recipe import Recipe, settings_in
 
 SMALL_GB = 8  # below this much memory the starter asks for small micro-batches
 SHOWN = (
@@ -56,7 +55,7 @@ def text() -> str:
         f"# A Tunewright recipe for this machine: {precision.reason}; {memory:.0f} GB of memory.",
         "# `tunewright plan recipe.yaml` shows every setting; docs/recipe.md describes them all.",
     ]
-    fields = dict(settings_of(Recipe))
+    fields = dict(settings_in(Recipe.model_validate({"data": {"train": values["data.train"]}})))
     open_sections: list[str] = []
     for name in SHOWN:
         *sections, leaf = name.split(".")

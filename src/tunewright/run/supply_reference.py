@@ -14,6 +14,7 @@ from tunewright.core.paths import RunDir, write_json
 from tunewright.core.records import Tokens
 from tunewright.models.causal import causal_lm
 from tunewright.models.fingerprint import fingerprint
+from tunewright.models.quantised import contents
 from tunewright.models.score import is_head
 from tunewright.objectives.multi import tasks_of
 from tunewright.run.compose import fit_settings
@@ -99,4 +100,5 @@ def _facts(ready: Ready, given: Supply) -> dict[str, str]:
 def _untouched_weights(ready: Ready, model: Any) -> list[Any]:
     """The weights of the base: those that do not train; before training, where all do, all but new heads."""
     frozen = "reference" in ready.parts.adapter.provides
-    return [p for n, p in model.named_parameters() if not is_head(n) and not (frozen and p.requires_grad)]
+    own = [p for n, p in model.named_parameters() if not is_head(n) and not (frozen and p.requires_grad)]
+    return [tensor for parameter in own for tensor in contents(parameter)]

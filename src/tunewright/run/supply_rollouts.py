@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from tunewright.adapt.options.lora import LoraOptions
 from tunewright.core.errors import ConfigError
 from tunewright.core.records import Message, Tokens
 from tunewright.engine.batch import packed
@@ -36,10 +37,10 @@ def check(session: Session, ready: Ready) -> None:
             " those says nothing about how good they are; watch reward"
         )
     kind = recipe.objective.options.rollout.sampler.kind
-    if kind == "vllm" and "reference" not in parts.adapter.provides:
+    if kind == "vllm" and not isinstance(recipe.adapt.options, LoraOptions):
         raise ConfigError(
-            "objective.rollout.sampler.kind 'vllm' is given the adapter for every roll-out, and adapt.method"
-            f" {recipe.adapt.method!r} has none; use lora, or kind transformers"
+            "objective.rollout.sampler.kind 'vllm' is given a LoRA adapter for every roll-out, and"
+            f" adapt.method {recipe.adapt.method!r} makes none; use lora, or kind transformers"
         )
     if kind == "vllm":
         need_vllm()
@@ -96,7 +97,7 @@ def sampler_of(session: Session, ready: Ready, given: Supply) -> Sampler:
     if rollout.sampler.kind == "vllm":
         return VllmSampler(
             parts.loaded.ref.path,
-            recipe.adapt.rank,
+            recipe.adapt.options.rank,
             lambda folder: parts.adapter.save(given.model, folder),
             sampling,
             renderer.decode,

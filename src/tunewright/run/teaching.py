@@ -6,17 +6,18 @@ import gc
 import json
 import weakref
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 
-from tunewright.adapt.lora import fuse
+from tunewright.adapt.fused import fuse
 from tunewright.core.errors import ConfigError, RunError
 from tunewright.core.hashing import digest
 from tunewright.core.paths import RunDir, write_json
 from tunewright.core.records import Example
 from tunewright.data.render import Renderer
+from tunewright.models.bottleneck import bottlenecks_of
 from tunewright.models.load import Loaded, load
 from tunewright.objectives.base import Objective
 from tunewright.objectives.distill import Distillation
@@ -141,15 +142,11 @@ def _warn_of_size(session: Session, student: Loaded, teacher: Loaded) -> None:
             f"the teacher {name} is the student itself: it has nothing to teach but its own mistakes"
         )
         return
-    sizes = [_parameters(loaded.model) for loaded in (teacher, student)]
+    sizes = [loaded.parameters for loaded in (teacher, student)]
     if sizes[0] < sizes[1]:
         session.warn(
             f"the teacher {name} is smaller than the student ({sizes[0]:,} parameters against {sizes[1]:,})"
         )
-
-
-def _parameters(model: Any) -> int:
-    return sum(p.numel() for name, p in model.named_parameters() if "lora_" not in name)
 
 
 def _adapter_settings(model: Any) -> str:
@@ -160,4 +157,6 @@ def _adapter_settings(model: Any) -> str:
         for passing in ("base_model_name_or_path", "peft_version", "inference_mode", "revision"):
             settings.pop(passing, None)
         settings["target_modules"] = "in the names of the weights"  # a set, without an order
+    for found in bottlenecks_of(model)[:1]:  # all have the same form
+        told["bottleneck"] = {k: str(v) for k, v in asdict(found.form).items()}
     return digest(told)

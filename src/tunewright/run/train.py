@@ -24,7 +24,9 @@ from tunewright.models.forward import ModelForward
 from tunewright.models.frozen import FrozenForward, trunk_is_fixed
 from tunewright.models.load import base_record
 from tunewright.models.precision import use_all_cores
+from tunewright.models.rope import as_before
 from tunewright.models.save import save_companions, save_heads, save_model
+from tunewright.models.savers import keeps_nothing, saving
 from tunewright.models.score import attach
 from tunewright.run import compose, store
 from tunewright.run.judges import Judge, kind_for
@@ -111,7 +113,7 @@ def _score_baselines(session: Session, ready: Ready) -> dict[str, Answers]:
     for name, score in ready.baselines.items():
         if name in answers:
             continue
-        with session.stage(f"score {name}", rows):
+        with session.stage(f"score {name}", rows), as_before(ready.parts.loaded.model):
             answers[name] = score()
         store.write_answers(session.run, answers)
     return answers
@@ -140,6 +142,7 @@ def _fit(session: Session, ready: Ready) -> tuple[Supply, FitResult]:
     )
     job = Job(
         model=model,
+        adapter=parts.adapter,
         forward=supply.forward,
         objective=supply.objective,
         train=supply.train,
@@ -148,7 +151,14 @@ def _fit(session: Session, ready: Ready) -> tuple[Supply, FitResult]:
         source=supply.source,
         rate_of=compose.rates_of(parts.objective),
     )
-    with session.stage("train", parts.adapter.label):
+    memory = recipe.train.memory
+    savers = saving(model, memory.checkpoint_layers, memory.offload == "activations")
+    if memory.checkpoint_layers and keeps_nothing(model, memory.checkpoint_layers):
+        session.warn(
+            f"train.memory.checkpoint_layers {memory.checkpoint_layers} saves nothing: no weight trains in or"
+            " below these layers, so they keep nothing anyway"
+        )
+    with session.stage("train", parts.adapter.label), savers:
         settings = compose.fit_settings(recipe, parts.objective)
         return supply, Fit(job, settings, session.run.checkpoints, session.observe).run()
 
@@ -184,13 +194,13 @@ def _save(session: Session, ready: Ready, model: Any) -> None:
     tokenizer, stop_ids = parts.loaded.tokenizer, parts.renderer.stop_ids
     with session.stage("save"):
         writes = parts.objective.judged not in compose.BY_HEAD
-        if session.recipe.adapt.method in compose.WHOLE:
+        if parts.adapter.whole:
             save_model(model, tokenizer, run.model, stop_ids, writes=writes)
             return
         parts.adapter.save(model, run.adapter)
         save_heads(model, tokenizer, run.adapter, writes=writes)
         save_companions(parts.loaded.model, tokenizer, run.adapter, stop_ids)
-        write_json(run.adapter / "base.json", base_record(parts.loaded.ref, parts.loaded.model))
+        write_json(run.adapter / "base.json", base_record(parts.loaded, parts.adapter.changes))
         if session.recipe.output.final == "merged":
             save_model(compose.merged_copy(run.adapter), tokenizer, run.model, stop_ids)
 

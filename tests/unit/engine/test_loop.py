@@ -8,13 +8,13 @@ import torch
 
 from tests.tiny import tiny_model
 from tests.training import VOCAB, fit, job, rows, settings
-from tunewright.adapt.lora import Lora
+from tunewright.adapt.base import adapter_of
 from tunewright.core import events
 from tunewright.core.errors import RunError, TrainError
 from tunewright.core.records import Meta, Tokens
-from tunewright.engine import loop
 from tunewright.engine.batch import build_batch
 from tunewright.engine.loop import Fit
+from tunewright.engine.optim import OptimSettings, make_optimizer, set_rate
 from tunewright.engine.plan import steps_in_order
 from tunewright.engine.step import backward, clip
 from tunewright.engine.stop import Watch
@@ -102,7 +102,7 @@ def test_micro_batches_change_memory_not_results(tmp_path):
 
 
 def test_same_seed_same_bits_other_seed_other_bits(tmp_path):
-    options = {"adapter": Lora(rank=2, dropout=0.2), "neftune": 5.0}
+    options = {"adapter": adapter_of("lora", rank=2, dropout=0.2), "neftune": 5.0}
     a, b, c = (
         fit(job(rows(20), **options), settings(seed=seed), tmp_path / name)[1]
         for name, seed in (("a", 1), ("b", 1), ("c", 2))
@@ -115,7 +115,7 @@ class Crash(Exception):
     pass
 
 
-@pytest.mark.parametrize("adapter", [None, Lora(rank=2, dropout=0.3)])
+@pytest.mark.parametrize("adapter", [None, adapter_of("lora", rank=2, dropout=0.3)])
 @pytest.mark.parametrize("save_every", [1, 3])
 def test_resume_is_bit_equal_at_every_step(tmp_path, adapter, save_every):
     train, validation = rows(24), rows(6, seed=9)
@@ -292,8 +292,8 @@ def test_rates_follow_the_schedule(tmp_path):
 def test_weight_decay_touches_matrices_only():
     the_job = job([])
     parameters = dict(the_job.model.named_parameters())
-    optimizer = loop.adamw(parameters, weight_decay=0.5, betas=(0.9, 0.95))
-    loop.set_rate(optimizer, 0.1)
+    optimizer = make_optimizer(parameters, OptimSettings(weight_decay=0.5))
+    set_rate(optimizer, 0.1)
     before = {n: p.detach().clone() for n, p in parameters.items()}
     for p in parameters.values():
         p.grad = torch.zeros_like(p)

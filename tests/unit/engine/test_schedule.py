@@ -28,14 +28,6 @@ def test_the_last_step_of_every_schedule_still_learns():
     )
 
 
-def test_auto_rate_is_ten_times_higher_for_adapters_and_falls_with_width():
-    assert auto_rate("full", 1024) == pytest.approx(1e-4)
-    assert auto_rate("lora", 4096) == pytest.approx(5e-4)
-    assert auto_rate("lora", 576) == pytest.approx(10 * auto_rate("full", 576))
-
-
-def test_auto_rate_of_a_head_goes_by_the_size_of_the_states():
-    assert auto_rate("head", 1024) == pytest.approx(1e-2)
-    assert auto_rate("head", 576, 1.1) == pytest.approx(0.0121, rel=0.01)
-    assert auto_rate("head", 1024, 4.0) == pytest.approx(2.5e-3)
-    assert auto_rate("lora", 1024, 4.0) == auto_rate("lora", 1024)
+def test_auto_rate_falls_with_the_square_root_of_the_width():
+    assert auto_rate(1024, 1.0) == pytest.approx(1e-4)
+    assert auto_rate(4096, 10.0) == pytest.approx(5e-4)

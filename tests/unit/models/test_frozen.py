@@ -5,8 +5,7 @@ import torch
 from torch import nn
 
 from tests.tiny import tiny_model
-from tunewright.adapt.head import HeadOnly
-from tunewright.adapt.lora import Lora
+from tunewright.adapt.base import adapter_of
 from tunewright.core.records import Tokens
 from tunewright.engine.batch import build_batch
 from tunewright.engine.loop import Fit, FitSettings, Job
@@ -30,7 +29,7 @@ def rows(count=12, seed=0):
 
 
 def model_with_head(pooling="last", seed=0, dtype=torch.float32):
-    model = HeadOnly().attach(tiny_model("llama", VOCAB, seed=seed).to(dtype))
+    model = adapter_of("head").attach(tiny_model("llama", VOCAB, seed=seed).to(dtype))
     attach(model, {"score": HeadSpec(3, pooling)})
     return model
 
@@ -141,11 +140,11 @@ def test_reading_in_any_order_and_twice(tmp_path):
 
 def test_when_a_trunk_is_fixed():
     assert trunk_is_fixed(model_with_head())
-    assert not trunk_is_fixed(Lora(rank=2).attach(tiny_model("llama", VOCAB)))
+    assert not trunk_is_fixed(adapter_of("lora", rank=2).attach(tiny_model("llama", VOCAB)))
     model = model_with_head()
     model.model.norm.weight.requires_grad_(True)
     assert not trunk_is_fixed(model)
-    assert not trunk_is_fixed(HeadOnly().attach(tiny_model("llama", VOCAB, attention_dropout=0.1)))
+    assert not trunk_is_fixed(adapter_of("head").attach(tiny_model("llama", VOCAB, attention_dropout=0.1)))
     with_dropout = nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.1)).requires_grad_(False)
     assert not trunk_is_fixed(with_dropout)
     with_dropout[1].p = 0.0

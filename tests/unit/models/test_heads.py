@@ -11,11 +11,12 @@ from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from tests.tiny import tiny_model, tiny_tokenizer
-from tunewright.adapt.lora import Lora
+from tunewright.adapt.base import adapter_of
 from tunewright.core.errors import ModelError
 from tunewright.core.paths import write_json
 from tunewright.core.records import Tokens
 from tunewright.engine.batch import build_batch
+from tunewright.models.changes import NONE
 from tunewright.models.forward import ModelForward
 from tunewright.models.load import BASE_RECORD, base_record, load
 from tunewright.models.quiet import quiet_loading, quiet_peft
@@ -57,7 +58,7 @@ def with_head(model, spec=PLAIN, name="score"):
 
 def adapted(base, spec=PLAIN):
     """A LoRA model that is not its base, with a head."""
-    wrapped = Lora(rank=4).attach(load(str(base), dtype="float32").model)
+    wrapped = adapter_of("lora", rank=4).attach(load(str(base), dtype="float32").model)
     for name, parameter in wrapped.named_parameters():
         if "lora_B" in name:
             parameter.data.normal_(0, 0.1, generator=torch.Generator().manual_seed(1))
@@ -65,10 +66,10 @@ def adapted(base, spec=PLAIN):
 
 
 def save_adapter(base, model, folder):
-    Lora(rank=4).save(model, folder)
+    adapter_of("lora", rank=4).save(model, folder)
     save_heads(model, tiny_tokenizer(), folder, writes=False)
     save_companions(model, tiny_tokenizer(), folder, [4])
-    write_json(folder / BASE_RECORD, base_record(load(str(base), dtype="float32").ref, model))
+    write_json(folder / BASE_RECORD, base_record(load(str(base), dtype="float32"), NONE))
 
 
 def scores(model):

@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM
 from tests.tiny import tiny_model, tiny_tokenizer
 from tunewright.core.errors import ModelError
 from tunewright.models import embedded
+from tunewright.models.changes import NONE
 from tunewright.models.load import PLAIN_TEMPLATE, base_record, load, load_tokenizer, resolve
 from tunewright.models.quiet import quiet_peft
 
@@ -84,7 +85,7 @@ def test_the_base_record_finds_and_checks_the_base(tiny, adapter, tmp_path, monk
     copy = tmp_path / "copy"
     shutil.copytree(adapter, copy)
     monkeypatch.chdir(tiny.parent)
-    record = base_record(resolve("tiny"), tiny_model())
+    record = base_record(load("tiny"), NONE)
     assert record["name"] == str(tiny)
     (copy / "base.json").write_text(json.dumps(record))
     monkeypatch.chdir(tmp_path)

@@ -9,7 +9,7 @@ import torch
 from tests.heads import Numbers as Reader
 from tests.heads import labelled, objective
 from tests.tiny import tiny_model
-from tunewright.adapt.full import Full
+from tunewright.adapt.base import adapter_of
 from tunewright.core import events
 from tunewright.core.errors import ConfigError, DataError
 from tunewright.core.records import Conversation, Message, Meta, Tokens
@@ -168,7 +168,7 @@ def trained(what, sequences, folder, heads=None, **changes):
     torch.manual_seed(0)
     model = tiny_model("llama", VOCAB)
     attach(model, what.heads)
-    forward = ModelForward(Full().attach(model))
+    forward = ModelForward(adapter_of("full").attach(model))
     settings = FitSettings(
         **({"epochs": 3, "learning_rate": 1e-2, "tokens_per_step": 12, "micro_tokens": 12} | changes)
     )
@@ -200,7 +200,7 @@ def gradient(what, rows):
     attach(model, what.heads)
     with torch.no_grad():
         model.get_parameter("score__intent.weight").normal_()
-    forward = ModelForward(Full().attach(model))
+    forward = ModelForward(adapter_of("full").attach(model))
     tally = backward(batches(what, rows), what, forward, str)
     return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]), tally
 

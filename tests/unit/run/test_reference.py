@@ -10,8 +10,7 @@ import torch
 from tests.preferring import forward as tiny_forward
 from tests.preferring import measure, objective, pairs
 from tests.tiny import tiny_model
-from tunewright.adapt.full import Full
-from tunewright.adapt.lora import Lora
+from tunewright.adapt.base import adapter_of
 from tunewright.core.errors import RunError, TrainError
 from tunewright.core.events import Progress, silent
 from tunewright.core.paths import RunDir
@@ -59,10 +58,10 @@ def some_updates(model, forward, rows, steps=5):
 
 
 ADAPTERS = {
-    "lora": lambda: Lora(rank=4),
-    "lora with dropout, not fused": lambda: Lora(rank=4, dropout=0.5, fused=False),
-    "full": Full,
-    "full with dropout": lambda: Full(dropout=0.5),
+    "lora": lambda: adapter_of("lora", rank=4),
+    "lora with dropout": lambda: adapter_of("lora", rank=4, dropout=0.5),
+    "full": lambda: adapter_of("full"),
+    "full with dropout": lambda: adapter_of("full", dropout=0.5),
 }
 
 
@@ -103,7 +102,9 @@ def test_what_trains_still_trains_after_the_reference_was_asked(name):
 def test_the_margin_of_dpo_is_zero_before_the_first_step():
     forward = tiny_forward()
     rows = pairs(10, seed=2)
-    marked = with_reference(rows, before_training(Full(), forward.model, forward), 64, "id", silent)
+    marked = with_reference(
+        rows, before_training(adapter_of("full"), forward.model, forward), 64, "id", silent
+    )
     assert abs(measure(objective("dpo"), forward, marked, "margin")) < 1e-6
 
 
@@ -123,7 +124,9 @@ def test_sums_are_those_of_the_answers_in_order_however_they_are_packed():
 def test_each_answer_carries_its_own_sum():
     forward = tiny_forward()
     rows = [*pairs(3, seed=4), Tokens([1, 2, 3], [0.0, 1.0, 1.0])]
-    marked = with_reference(rows, before_training(Full(), forward.model, forward), 64, "id", silent)
+    marked = with_reference(
+        rows, before_training(adapter_of("full"), forward.model, forward), 64, "id", silent
+    )
     with torch.no_grad():
         sums = answer_sums(rows, forward.logprobs, forward.device, 64)
     for row, tokens, own in zip(marked, rows, sums, strict=True):
@@ -140,7 +143,7 @@ class Counting:
 
     def __init__(self, forward, stop_at=10**9):
         self.forward, self.calls, self.stop_at = forward, 0, stop_at
-        self._inner = before_training(Full(), forward.model, forward)
+        self._inner = before_training(adapter_of("full"), forward.model, forward)
 
     def __call__(self, batch):
         self.calls += 1
@@ -280,7 +283,7 @@ def test_a_log_probability_that_is_not_finite_names_its_row(cache):
         forward.head.weight[30] = float("inf")
     rows = [replace(row, meta=Meta("pairs.jsonl", i + 1)) for i, row in enumerate(pairs(2, seed=13))]
     with pytest.raises(TrainError, match=r"pairs\.jsonl:1 the log-probability nan.*float32"):
-        with_reference(rows, before_training(Full(), forward.model, forward), 64, "model", silent)
+        with_reference(rows, before_training(adapter_of("full"), forward.model, forward), 64, "model", silent)
     assert not list(cache.glob("*")) if cache.exists() else True
 
 
@@ -310,7 +313,8 @@ class Spoken:
 
     def __init__(self, root, **train):
         self.run, self.stages, self.observe = RunDir(root), [], silent
-        train = {"micro_tokens": 64, "learning_rate": 0.1, "stop": {"metric": "validation_loss"}, **train}
+        pinned = {"learning_rate": 0.1, "stop": {"metric": "validation_loss"}, "optim": "adamw"}
+        train = {"micro_tokens": 64, **pinned, **train}
         self.recipe = Recipe.model_validate(
             {"data": {"train": "x.jsonl"}, "train": train, "evaluate": {"every": 1}}
         )
@@ -325,10 +329,10 @@ def given(model, forward, rows, name="dpo"):
 
 
 def test_only_the_rows_that_the_run_will_see_are_computed(tmp_path):
-    model, forward = attached(Lora(rank=4))
+    model, forward = attached(adapter_of("lora", rank=4))
     rows = pairs(12, seed=18)
     session = Spoken(tmp_path, max_steps=2, tokens_per_step=30)
-    found = supply(session, ready_with(Lora(rank=4)), given(model, forward, rows))
+    found = supply(session, ready_with(adapter_of("lora", rank=4)), given(model, forward, rows))
     with_one = [i for i, row in enumerate(found.train) if "reference" in row.branches[0].extras]
     assert 0 < len(with_one) < 10 and len(found.train) == 10
     steps = planned(objective("dpo"), rows[:-2], fit_settings(session.recipe, objective("dpo")).pace)
@@ -352,10 +356,10 @@ def test_the_supplier_marks_both_sides_and_keeps_no_copy(tmp_path, name):
 
 
 def test_roll_outs_get_the_reference_itself_and_nothing_to_compute_now(tmp_path, cache):
-    model, forward = attached(Full())
+    model, forward = attached(adapter_of("full"))
     prompts = [Tokens([1, 2, 3], [0.0] * 3), Tokens([4, 5], [0.0] * 2), Tokens([6], [0.0])]
     asked = given(model, forward, prompts, "ppo")
-    found = supply(Spoken(tmp_path), ready_with(Full()), asked)
+    found = supply(Spoken(tmp_path), ready_with(adapter_of("full")), asked)
     assert found.train == prompts[:1] and not cache.exists()
     assert found.reference is not None and found.reference.forward.model is not model
 
@@ -373,7 +377,7 @@ def test_a_resumed_run_with_another_base_is_refused(tmp_path, name):
 
 
 def test_a_resumed_run_whose_rows_read_differently_is_refused(tmp_path):
-    adapter, rows = Lora(rank=4), pairs(6, seed=16)
+    adapter, rows = adapter_of("lora", rank=4), pairs(6, seed=16)
     session = Spoken(tmp_path)
     supply(session, ready_with(adapter), given(*attached(adapter), rows))
     with pytest.raises(RunError, match=r"read as other tokens.*tokenizer, chat template"):
@@ -391,7 +395,7 @@ def test_a_damaged_record_is_said(tmp_path):
 
 
 def test_the_fingerprint_of_a_run_does_not_see_the_adapter():
-    adapter = Lora(rank=4)
+    adapter = adapter_of("lora", rank=4)
     model, forward = attached(adapter)
     frozen = [p for p in model.parameters() if not p.requires_grad]
     before = fingerprint(causal_lm(model).config, frozen)

@@ -13,7 +13,7 @@ def test_sources(tmp_path):
     path = tmp_path / "recipe.yaml"
     path.write_text("model: some/dir\ndata: {train: [a.jsonl, b.jsonl]}\ntrain: {epochs: 2}\n")
     found = resolve(path, None, {"train.epochs": 5, "adapt.rank": 4}).pin("train.learning_rate", 0.1, "prior")
-    assert (found.recipe.train.epochs, found.recipe.adapt.rank) == (5, 4)
+    assert (found.recipe.train.epochs, found.recipe.adapt.options.rank) == (5, 4)
     expected = {
         "model.name": "recipe",
         "data.train": "recipe",

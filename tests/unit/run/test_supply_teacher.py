@@ -37,7 +37,7 @@ def teacher_with(tokenizer, train_on="assistant", context=512, **options):
     """A teacher that reads with ``tokenizer``, for a student that reads with the tiny one."""
     objective = make_objective("distill", options_of("distill", {"teacher": "big", **options}))
     model = tiny_model("llama", len(tokenizer.get_vocab()), max_position_embeddings=context)
-    loaded = SimpleNamespace(model=model, tokenizer=tokenizer, ref=SimpleNamespace(name="big"))
+    loaded = SimpleNamespace(model=model, tokenizer=tokenizer, ref=SimpleNamespace(name="big"), virtual=0)
     resolved = objective.resolved(tiny_tokenizer().get_vocab(), tokenizer.get_vocab())
     return Teacher(loaded, Renderer(tokenizer, train_on=train_on), resolved)
 
