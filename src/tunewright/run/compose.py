@@ -208,8 +208,8 @@ def check_fit(objective: Objective, adapter: Adapter, recipe: Recipe) -> None:
     compared = sorted(objective.requires & {"reference", "rollouts"})
     if recipe.adapt.method == "longlora" and recipe.adapt.options.group and compared:
         raise ConfigError(
-            f"objective {recipe.objective.name!r} compares with probabilities ({', '.join(compared)}) of dense"
-            " attention, and adapt.group makes attention sparse while training; set adapt.group=0"
+            f"objective {recipe.objective.name!r} compares with probabilities ({', '.join(compared)}) of"
+            " dense attention, and adapt.group makes attention sparse while training; set adapt.group=0"
         )
     if objective.heads and recipe.output.final == "merged":
         raise ConfigError("output.final 'merged' would lose the new head; save the adapter")

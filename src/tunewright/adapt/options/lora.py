@@ -105,7 +105,7 @@ class LongLoraOptions(LoraOptions):
         description="How many times the model's context is stretched; set data.max_length to the new length.",
     )
     rope: Literal["linear", "dynamic", "yarn", "none"] = Field(
-        "linear",
+        "yarn",
         description="How positions are stretched; none leaves them as they are. dynamic depends on the length"
         " of the text, so the result reads long texts but writes none beyond the old context.",
     )
