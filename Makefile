@@ -42,6 +42,7 @@ bench-setup: setup
 
 bench: setup
 	$(BIN)/python benchmarks/generation.py
+	$(BIN)/python benchmarks/lora_layers.py
 
 prove: setup
 	$(BIN)/python benchmarks/kill_resume.py
