@@ -226,8 +226,9 @@ def _with_adapter(ref: ModelRef, model: Any) -> Any:
     with quiet_peft():
         config: Any = _reading(ref, lambda: PeftConfig.from_pretrained(str(ref.adapter)))
         if config.task_type == "SEQ_CLS":
-            others = [name for name in config.modules_to_save or () if name != "score"]
-            config.task_type, config.modules_to_save = "CAUSAL_LM", others or None
+            config.task_type = "CAUSAL_LM"
+            if getattr(config, "modules_to_save", None):  # not every method of PEFT has it
+                config.modules_to_save = [name for name in config.modules_to_save if name != "score"] or None
         wrapped = _reading(ref, lambda: PeftModel.from_pretrained(model, str(ref.adapter), config=config))
         if widen_copies(wrapped):  # PEFT has just rounded them to the format of the base
             set_peft_model_state_dict(wrapped, load_peft_weights(str(ref.adapter), device="cpu"))

@@ -11,6 +11,7 @@ import torch
 from tunewright.adapt.combine import Made, extract
 from tunewright.core.errors import ConfigError, ModelError
 from tunewright.core.paths import write_json
+from tunewright.data.render import Renderer
 from tunewright.models.causal import causal_lm
 from tunewright.models.changes import NONE
 from tunewright.models.load import Loaded, base_record, load, resolve
@@ -46,7 +47,8 @@ def merged(adapter: str, out: str | Path) -> dict[str, Any]:
     ids = _probe(before)
     with torch.inference_mode():
         expected = before.model(input_ids=ids).logits.float()
-    tokenizer, stop_ids = before.tokenizer, own_stop_ids(before.model)
+    tokenizer, writes = before.tokenizer, not before.judges
+    stop_ids = Renderer(tokenizer).stop_ids | own_stop_ids(before.model)
     del before
     model = merged_copy(ref.adapter)
     with torch.inference_mode():
@@ -57,7 +59,7 @@ def merged(adapter: str, out: str | Path) -> dict[str, Any]:
             f"{adapter}: merged, it answers otherwise than before (relative error of the logits {error:.2g});"
             " nothing was written"
         )
-    save_model(model, tokenizer, target, stop_ids)
+    save_model(model, tokenizer, target, stop_ids, writes=writes)
     return {"path": str(target), "logit_error": error}
 
 
