@@ -57,6 +57,16 @@ def test_help_loads_nothing_heavy(words):
     assert sorted(loaded & HEAVY) == []
 
 
+@pytest.mark.parametrize(
+    "module", ["tunewright.adapt.lora", "tunewright.adapt.combine", "tunewright.models.load"]
+)
+def test_libraries_that_are_loaded_say_nothing(module):
+    done = subprocess.run(
+        [sys.executable, "-c", f"import {module}"], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
 def test_the_probe_sees_a_heavy_import():
     assert "numpy" in loaded_by(IMPORT.replace("import tunewright", "import tunewright, numpy"))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import torch
@@ -26,6 +27,13 @@ def test_merge_writes_a_plain_model_that_answers_as_the_adapter(tw, lora, tmp_pa
     assert facts["logit_error"] < 1e-5
     plain = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype=torch.float32)
     torch.testing.assert_close(logits(plain), of(lora.path), rtol=1e-4, atol=1e-4)
+
+
+def test_a_merged_model_ends_where_the_adapter_did(tw, lora, tmp_path):
+    assert tw("adapter", "merge", lora.path, "--out", tmp_path / "merged").status == 0
+    folders = (lora.path / "adapter", tmp_path / "merged")
+    ends = [json.loads((f / "generation_config.json").read_text())["eos_token_id"] for f in folders]
+    assert ends[0] == ends[1] and len(ends[0]) == 2  # end of turn and end of text
 
 
 def test_extract_undoes_merge(tw, lora, tiny, tmp_path):

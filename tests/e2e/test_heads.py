@@ -20,6 +20,7 @@ from tunewright.evaluate.metrics import METRICS
 from tunewright.models.load import load
 from tunewright.models.quiet import quiet_loading
 from tunewright.models.score import heads_of
+from tunewright.run.judge import evaluate
 from tunewright.run.recipe import parse_override
 from tunewright.run.resolve import resolve
 from tunewright.run.train import resume, train
@@ -207,6 +208,27 @@ def test_eval_tells_the_same_numbers(tw, run_of, kind):
     for found in said.json["metrics"]:
         expected = known[found["name"]]["systems"]["tuned"]
         assert {k: found[k] for k in expected} == expected
+
+
+def test_a_merged_classifier_still_judges(tw, run_of, tmp_path):
+    run, data = run_of("single").path, run_of("single").path / "data" / "test.jsonl"
+    assert tw("adapter", "merge", run, "--out", tmp_path / "merged").status == 0
+    assert load(str(tmp_path / "merged")).judges
+    before, after = (tw("eval", m, "--data", data, "--json").json for m in (run, tmp_path / "merged"))
+    assert after["new_tokens"] == 0
+    accuracies = [e["metrics"][0]["value"] for e in (before, after) if e["metrics"][0]["name"] == "accuracy"]
+    assert len(accuracies) == 2 and accuracies[0] == accuracies[1] > 0
+
+
+@pytest.mark.parametrize("method", ["adaption_prompt", "trainable_tokens"])
+def test_methods_whose_files_have_no_place_for_a_head_are_read_again(tiny, folder, tmp_path, method):
+    own = {"adaption_prompt": {"adapter_len": 2}, "trainable_tokens": {"token_indices": [5]}}[method]
+    resolved = values(tiny, "single", folder, tmp_path / "run", "train.max_steps=2")
+    recipe = resolved.recipe.model_dump(exclude_unset=True) | {"adapt": {"method": method, **own}}
+    run = train(resolve(None, recipe, {}))
+    again = evaluate(run.path, run.path / "data" / "test.jsonl")
+    found = {m["name"]: m["value"] for m in again["metrics"]}
+    assert found["accuracy"] == metrics_of(run.result)["accuracy"]["systems"]["tuned"]["value"]
 
 
 def test_compare_two_classifiers_and_one_that_writes(tw, tiny, run_of):

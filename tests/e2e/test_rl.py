@@ -208,6 +208,15 @@ def test_what_cannot_work_is_refused_before_training(chatty, prompts, tmp_path):
             ("objective=grpo", EVEN, "objective.rollout.sampler.kind=vllm", "adapt.method=full"),
             "'full' makes none",
         ),
+        *(
+            (("objective=grpo", EVEN, "objective.rollout.sampler.kind=vllm", *words), f"trains with {what}")
+            for words, what in (
+                (("adapt.method=dora",), "adapt.method 'dora'"),
+                (("adapt.method=qlora",), "adapt.method 'qlora'"),
+                (("adapt.new_tokens=['<tool>']",), "adapt.new_tokens"),
+                (("adapt.bias=all",), "adapt.bias"),
+            )
+        ),
         (("objective=sft", "evaluate.metrics=[reward]"), "prompt row"),
     )
     for number, (words, message) in enumerate(cases):

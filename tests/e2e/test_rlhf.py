@@ -10,7 +10,7 @@ import pytest
 from tests.e2e.conftest import QUICK, write_messages
 from tests.e2e.test_resume import Killed
 from tunewright.core import events
-from tunewright.core.errors import ConfigError
+from tunewright.core.errors import ConfigError, RunError
 from tunewright.run import methods
 from tunewright.run.judge import evaluate
 from tunewright.run.recipe import parse_override
@@ -111,6 +111,46 @@ def test_the_files_must_be_named_by_phase(tiny, files, tmp_path):
     with pytest.raises(ConfigError, match=r"data\.train: {demonstrations: FILE, comparisons: FILE"):
         methods.train(given)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("adapt.method=prompt",), "'prompt' cannot be merged, and objective rlhf starts each phase"),
+        (
+            ("adapt.method=lora", "adapt.new_tokens=['<tool>']"),
+            r"objective\.reward={adapt\.new_tokens: \[\]}",
+        ),
+        (
+            ("adapt.method=longlora", "adapt.group=0", "data.max_length=1024"),
+            r"objective\.reward={adapt\.factor: 1}",
+        ),
+        (
+            (
+                "adapt.method=longlora",
+                "objective.reward={adapt.factor: 1}",
+                "objective.policy={adapt.factor: 1}",
+            ),
+            r"set adapt\.group=0",
+        ),
+    ],
+)
+def test_what_a_later_phase_would_refuse_is_refused_before_the_first(tiny, files, tmp_path, words, message):
+    with pytest.raises(ConfigError, match=message):
+        methods.train(recipe(tiny, files, tmp_path / "run", *words))
+    assert not (tmp_path / "run").exists()
+
+
+def test_another_recipe_does_not_go_on_in_the_same_directory(tiny, files, tmp_path):
+    def kill(event):
+        raise Killed
+
+    with pytest.raises(Killed):
+        methods.train(recipe(tiny, files, tmp_path / "run"), kill)
+    with pytest.raises(RunError, match="begun with another recipe"):
+        methods.train(recipe(tiny, files, tmp_path / "run", "train.learning_rate=0.02"))
+    with pytest.raises(Killed):  # the same one does
+        methods.train(recipe(tiny, files, tmp_path / "run"), kill)
 
 
 def test_the_plan_is_that_of_the_first_phase(tw, tiny, files, tmp_path):

@@ -65,10 +65,10 @@ class Adapter(Protocol):
         """Learning rate of the parameter ``name`` as a multiple of the run's."""
         ...
 
-    def active(self, step: int, steps: int) -> Names | None:
+    def active(self, step: int, steps: int, seed: int) -> Names | None:
         """Which of the trained parameters move in the 1-based ``step`` of ``steps``; None is all of them.
 
-        A pure function, so that a resumed run comes to the same.
+        A pure function, ``seed`` being that of the run, so that a resumed run comes to the same.
         """
         ...
 
@@ -127,7 +127,7 @@ class Method:
         """The same for all."""
         return 1.0
 
-    def active(self, step: int, steps: int) -> Names | None:
+    def active(self, step: int, steps: int, seed: int) -> Names | None:
         """All, at every step."""
         return None
 

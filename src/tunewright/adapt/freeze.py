@@ -19,13 +19,14 @@ FEW = 30.0  # where so few numbers train they need larger steps: see ``peft_kind
 
 class Freeze(Method):
     """Train the last layers, named modules, embeddings, normalisations, or biases (BitFit, Ben Zaken et al.
-    2021, arXiv 2106.10199). What trains is kept in float32, the rest in the format of the computation.
+    2021, arXiv 2106.10199). All weights are kept in float32: with two formats in one model, its own forward,
+    which writes answers, could not compute.
 
     Layers may thaw one by one from the last down (Howard & Ruder 2018, arXiv 1801.06146).
     """
 
     whole = True
-    reloads = torch.float32
+    weights = reloads = torch.float32
 
     def __init__(self, method: str, options: FreezeOptions) -> None:
         self.options = options
@@ -40,15 +41,14 @@ class Freeze(Method):
         chosen = self._chosen(model)
         for parameter in model.parameters():
             parameter.requires_grad_(any(parameter is c for c in chosen))
-        for parameter in chosen:
-            parameter.data = parameter.data.float()
+        model.float()
         return model  # type: ignore[no-any-return]
 
     def rate_of(self, name: str) -> float:
         """``layer_decay`` once for every layer above the parameter's own."""
         return float(self.options.layer_decay ** (self._layers + 1 - depth_of(name, self._layers)))
 
-    def active(self, step: int, steps: int) -> Names | None:
+    def active(self, step: int, steps: int, seed: int) -> Names | None:
         """The layers that have thawed by ``step``: one at the start, all after the share ``unfreeze``."""
         if not self.options.unfreeze:
             return None

@@ -26,7 +26,9 @@ class Full(Method):
     def __init__(self, method: str, options: FullOptions) -> None:
         self.options = options
         self.weights = self.reloads = FORMATS[options.weights]
-        self.label = f"full, {options.sample_layers} layers at a time" if options.sample_layers else "full"
+        narrow = " in bfloat16" if options.weights == "bfloat16" else ""
+        turns = f", {options.sample_layers} layers at a time" if options.sample_layers else ""
+        self.label = f"full{narrow}{turns}"
         self._layers = 0
 
     def attach(self, model: Any) -> nn.Module:
@@ -50,11 +52,13 @@ class Full(Method):
         """``layer_decay`` once for every layer above the parameter's own."""
         return float(self.options.layer_decay ** (self._layers + 1 - depth_of(name, self._layers)))
 
-    def active(self, step: int, steps: int) -> Names | None:
+    def active(self, step: int, steps: int, seed: int) -> Names | None:
         """The layers whose turn it is, and what is in no layer."""
         if not self.options.sample_layers:
             return None
-        draw = torch.Generator().manual_seed(seed_from(0, "layers", (step - 1) // self.options.sample_every))
+        draw = torch.Generator().manual_seed(
+            seed_from(seed, "layers", (step - 1) // self.options.sample_every)
+        )
         order = torch.randperm(self._layers, generator=draw)[: self.options.sample_layers]
         turn = {int(layer) + 1 for layer in order}
         outside = {0, self._layers + 1}

@@ -61,7 +61,8 @@ class Lora(PeftMethod):
     def __init__(self, method: str, options: LoraOptions) -> None:
         super().__init__(method, options)
         start = "" if options.init == "default" else f" from {options.init}"
-        self.label = f"{LABELS.get(method, 'LoRA')} rank {options.rank}{start}"
+        grown = f" and {len(options.new_tokens)} new tokens" if options.new_tokens else ""
+        self.label = f"{LABELS.get(method, 'LoRA')} rank {options.rank}{start}{grown}"
         if moves_base(options.init):
             self.rate = START_OVER_FULL
         self.changes = Changes(new_tokens=tuple(options.new_tokens))
@@ -156,6 +157,13 @@ class Lora(PeftMethod):
                 raise ConfigError("adapt.trainable_token_indices: give a list of ids beside adapt.new_tokens")
             return given
         assert len(self._new_ids) == len(self.options.new_tokens), "new tokens need their ids: see fitted"
+        rows = causal_lm(model).get_input_embeddings().num_embeddings
+        for token in given if isinstance(given, list) else [str(given)]:
+            if not isinstance(token, int) or not 0 <= token < rows:
+                raise ConfigError(
+                    f"adapt.trainable_token_indices: {token!r} is no token of this model; give a list of ids"
+                    f" from 0 to {rows - 1}"
+                )
         ids = sorted({*given, *self._new_ids})
         if not ids:
             return None

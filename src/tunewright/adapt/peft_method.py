@@ -84,7 +84,7 @@ class PeftMethod(Method):
             if isinstance(error, NotImplementedError) and next(model.parameters()).is_meta:
                 return model  # type: ignore[no-any-return]
             raise ConfigError(f"adapt.method {self.method!r} does not fit this model: {error}") from error
-        if not trainable(wrapped):
+        if not any(parameter.numel() for parameter in trainable(wrapped).values()):
             raise ConfigError(f"adapt.method {self.method!r} finds nothing to train in this model")
         widen_copies(wrapped)
         lean_rows(wrapped)

@@ -163,7 +163,7 @@ class Fit:
         self.updates.set_rate(rate)
         drawn = self.source.draw(state.step, planned.rows)
         job, steps = self.job, len(self.plan)
-        if active := job.adapter.active(state.step, steps):
+        if active := job.adapter.active(state.step, steps, settings.seed):
             self._wake(active)
         job.model.train()
         tally = backward(

@@ -20,10 +20,16 @@ from tunewright.core.errors import ModelError
 from tunewright.core.hashing import file_digest
 from tunewright.core.names import nearest
 from tunewright.models.generate import Generated, Sampling, generate
-from tunewright.models.load import BASE_RECORD, Loaded, check_base
+from tunewright.models.load import Loaded, check_base, recorded_changes
+from tunewright.models.quantised import is_quantised
 from tunewright.models.quiet import quiet_peft
 
 WEIGHTS = "adapter_model.safetensors"
+# Settings of a LoRA that PEFT cannot choose anew for every row of a batch.
+ALONE = (
+    "use_dora", "bias", "modules_to_save", "trainable_token_indices", "target_parameters",
+    "alora_invocation_tokens",
+)  # fmt: skip
 
 
 class Adapters:
@@ -122,11 +128,17 @@ class Adapters:
         config = directory / "adapter_config.json"
         if not config.exists() or not (directory / WEIGHTS).exists():
             raise ModelError(f"{directory} holds no adapter (adapter_config.json and {WEIGHTS})")
-        kind = json.loads(config.read_text(encoding="utf-8")).get("peft_type")
+        facts = json.loads(config.read_text(encoding="utf-8"))
+        kind = facts.get("peft_type")
         if kind != "LORA":
             raise ModelError(f"{directory} is of the kind {kind}; only LoRA adapters can stand side by side")
-        if (directory / BASE_RECORD).exists():
-            check_base(directory, self.base.model)
+        more = [name for name in ALONE if facts.get(name) not in (None, False, "none", [], {})]
+        if more:
+            raise ModelError(
+                f"{directory} has {more[0]}={facts[more[0]]!r}, which a batch with other adapters has no"
+                " place for; use it alone, or merge it"
+            )
+        self._check_base(directory)
         # Names of PEFT's own parts must not contain an adapter's name, so versions look like none of them.
         version = f"v{next(self._number)}!"
         with quiet_peft():
@@ -139,6 +151,18 @@ class Adapters:
         for idle in self.model.peft_config.keys() - self._digests.keys():
             self._delete(idle)
         return version
+
+    def _check_base(self, directory: Path) -> None:
+        """Raise ``ModelError`` for an adapter whose base was another one, or was changed before training."""
+        check_base(directory, self.base.model)
+        changes = recorded_changes(directory)
+        lossy = changes.quantise is not None and not is_quantised(self.base.model)
+        if lossy or changes.rope or changes.new_tokens:
+            raise ModelError(
+                f"{directory} was trained over a base that was changed before"
+                f" ({', '.join(changes.to_dict())}), and {self.base.ref.name} is as it is on disk;"
+                " use it alone, or merge it"
+            )
 
     @contextmanager
     def _using(self, versions: Sequence[str]) -> Iterator[None]:

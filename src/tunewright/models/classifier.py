@@ -24,7 +24,7 @@ from tunewright.models.score import heads_of
 
 KEY = "base_model.model.score.weight"  # as PEFT names it in an adapter file
 PROMPTED = ("PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING", "MULTITASK_PROMPT_TUNING", "CPT")
-HEADLESS = (*PROMPTED, KIND)  # whose files have no place for a head
+HEADLESS = (*PROMPTED, "ADAPTION_PROMPT", "TRAINABLE_TOKENS", KIND)  # whose files have no place for a head
 PROBLEMS = {"single": "single_label_classification", "multi": "multi_label_classification"}
 
 

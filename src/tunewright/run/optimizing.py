@@ -112,7 +112,7 @@ def _check_in_backward(recipe: Recipe, adapter: Adapter | Method) -> None:
 
 
 def _check_sleeping(recipe: Recipe, adapter: Adapter | Method) -> None:
-    if recipe.train.optim.name in PAGED and adapter.active(1, 2) is not None:
+    if recipe.train.optim.name in PAGED and adapter.active(1, 2, 0) is not None:
         raise ConfigError(
             f"train.optim.name {recipe.train.optim.name} never gives pages back, so layers that sleep would"
             f" save nothing; use {unpaged(recipe.train.optim.name)}"

@@ -9,10 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tunewright.core.errors import ConfigError
+from tunewright.core.errors import ConfigError, RunError
 from tunewright.core.events import Observer, Stage
 from tunewright.core.paths import RunDir
-from tunewright.run.compose import make_adapter
+from tunewright.run.compose import check_early, make_adapter
 from tunewright.run.recipe import Recipe
 from tunewright.run.resolve import Resolved, read_recipe, resolve, write_recipe
 from tunewright.run.session import Run
@@ -26,8 +26,15 @@ def run_rlhf(given: Recipe | Resolved, observe: Observer) -> Run:
     """Do all phases, or those that are left; raises ``ConfigError`` before the first if one cannot work."""
     resolved, run = settled(given)
     recipes = phases(resolved.recipe, run.root)
-    if not (run.root / PHASES / "recipe.yaml").exists():
-        write_recipe(RunDir(run.root / PHASES), resolved)
+    begun = RunDir(run.root / PHASES)
+    if not begun.recipe.exists():
+        _check_phases(recipes)
+        write_recipe(begun, resolved)
+    elif read_recipe(begun).recipe != resolved.recipe:
+        raise RunError(
+            f"{run.root} was begun with another recipe; go on with `tunewright resume {run.root}`, or choose"
+            " another directory with --out or output.dir"
+        )
     for number, (name, recipe) in enumerate(recipes.items(), start=1):
         observe(Stage(f"phase {number} of {len(recipes)}", name))
         last = _begun_or_finished(recipe, observe)
@@ -81,8 +88,34 @@ def _shared(recipe: Recipe) -> dict[str, Any]:
 
 
 def _whole_model(recipe: Recipe) -> dict[str, Any]:
-    """The later phases start from a whole model, so an adapter is merged."""
-    return {} if make_adapter(recipe).whole else {"output.final": "merged"}
+    """The later phases start from a whole model, so an adapter is merged; ``ConfigError`` if it cannot be."""
+    adapter = make_adapter(recipe)
+    if not adapter.merges:
+        raise ConfigError(
+            f"adapt.method {recipe.adapt.method!r} cannot be merged, and objective rlhf starts each phase"
+            " from the whole model that the first one made; use lora, full or freeze"
+        )
+    return {} if adapter.whole else {"output.final": "merged"}
+
+
+def _check_phases(recipes: dict[str, Resolved]) -> None:
+    """Raise ``ConfigError`` for what a phase would refuse, so that no phase is done in vain."""
+    changes = {name: make_adapter(resolved.recipe).changes for name, resolved in recipes.items()}
+    first = changes["sft"]
+    for name, resolved in recipes.items():
+        check_early(resolved.recipe)
+        if name == "sft":
+            continue
+        again = [t for t in changes[name].new_tokens if t in first.new_tokens]
+        for setting, twice, off in (
+            ("adapt.new_tokens", bool(again), "adapt.new_tokens: []"),
+            ("adapt.factor", bool(first.rope and changes[name].rope), "adapt.factor: 1"),
+        ):
+            if twice:
+                raise ConfigError(
+                    f"{setting}: phase {name} starts from the merged result of phase sft, where this has been"
+                    f" done already; set objective.{name}={{{off}}}"
+                )
 
 
 def _begun_or_finished(recipe: Resolved, observe: Observer) -> Run:

@@ -6,10 +6,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from tunewright.adapt.base import Adapter
 from tunewright.adapt.options.lora import LoraOptions
+from tunewright.adapt.start import moves_base
 from tunewright.core.errors import ConfigError
 from tunewright.core.records import Message, Tokens
 from tunewright.engine.batch import packed
+from tunewright.models.changes import NONE
 from tunewright.models.generate import Sampling
 from tunewright.models.save import own_stop_ids
 from tunewright.objectives.completions import OpenAISampler, Tongue
@@ -19,9 +22,16 @@ from tunewright.objectives.rollout import Means, Rollouts
 from tunewright.objectives.sampler import Sampler, TransformersSampler, VllmSampler, need_vllm
 from tunewright.run.compose import context_of
 from tunewright.run.ready import Ready
+from tunewright.run.recipe import Recipe
 from tunewright.run.rewarding import environment_of, rewards_of
 from tunewright.run.session import Session
 from tunewright.run.supply import Supply
+
+# Settings of PEFT that put more into an adapter than low-rank differences of linear layers.
+BESIDE_LORA = (
+    "bias", "lora_bias", "modules_to_save", "trainable_token_indices", "layer_replication",
+    "target_parameters", "alora_invocation_tokens",
+)  # fmt: skip
 
 
 def check(session: Session, ready: Ready) -> None:
@@ -37,18 +47,43 @@ def check(session: Session, ready: Ready) -> None:
             " those says nothing about how good they are; watch reward"
         )
     kind = recipe.objective.options.rollout.sampler.kind
-    if kind == "vllm" and not isinstance(recipe.adapt.options, LoraOptions):
-        raise ConfigError(
-            "objective.rollout.sampler.kind 'vllm' is given a LoRA adapter for every roll-out, and"
-            f" adapt.method {recipe.adapt.method!r} makes none; use lora, or kind transformers"
-        )
     if kind == "vllm":
+        _check_engine(recipe, parts.adapter)
         need_vllm()
     _ = rewards_of(recipe, parts.objective)  # loads the user's code, and reward models
     if environment_of(recipe, parts.objective) is not None:
         first = asked(ready.splits.train[0])
         turns = [Message("assistant", "x"), Message("user", "y")]
         _ = following(parts.renderer, first.messages, turns, first)
+
+
+def _check_engine(recipe: Recipe, adapter: Adapter) -> None:
+    """Raise ``ConfigError`` for what vLLM cannot serve: all but plain LoRA over the base as it is on disk."""
+    options, method = recipe.adapt.options, recipe.adapt.method
+    if not isinstance(options, LoraOptions):
+        raise ConfigError(
+            "objective.rollout.sampler.kind 'vllm' is given a LoRA adapter for every roll-out, and"
+            f" adapt.method {method!r} makes none; use lora, or kind transformers"
+        )
+    passed_on = options.model_extra or {}
+    beside = [f"adapt.{name}" for name in BESIDE_LORA if passed_on.get(name) not in (None, False, "none", [])]
+    if getattr(options, "also_train", "nothing") != "nothing":
+        beside.append("adapt.also_train")
+    if method == "dora" or beside or adapter.changes != NONE:
+        what = ", ".join(beside) or f"adapt.method {method!r}"
+        if options.new_tokens:
+            what = "adapt.new_tokens"
+        raise ConfigError(
+            "objective.rollout.sampler.kind 'vllm' serves plain LoRA over the base as it is on disk, so its"
+            f" answers would be those of another model than the one that trains with {what}; use lora without"
+            " these, or kind transformers"
+        )
+
+
+def engine_rank(options: LoraOptions) -> int:
+    """The largest rank in the files that are saved; a start from the weights doubles it."""
+    ranks = [options.rank, *(other.rank for other in options.patterns.values() if other.rank)]
+    return max(ranks) * (2 if moves_base(options.init) else 1)
 
 
 def supply(session: Session, ready: Ready, given: Supply) -> Supply:
@@ -97,7 +132,7 @@ def sampler_of(session: Session, ready: Ready, given: Supply) -> Sampler:
     if rollout.sampler.kind == "vllm":
         return VllmSampler(
             parts.loaded.ref.path,
-            recipe.adapt.options.rank,
+            engine_rank(recipe.adapt.options),
             lambda folder: parts.adapter.save(given.model, folder),
             sampling,
             renderer.decode,

@@ -222,7 +222,7 @@ def test_a_token_that_is_there_already_is_refused(tmp_path):
         ({"new_tokens": [" "]}, r"' ' is blank or stands there twice"),
         ({"new_tokens": ["<a>", "<a>"]}, r"'<a>' is blank or stands there twice"),
         ({"new_tokens": ["<a>"], "trainable_token_indices": {"lm_head": [1]}}, r"give a list of ids beside"),
-        ({"trainable_token_indices": [9999]}, r"does not fit this model"),
+        ({"trainable_token_indices": [9999]}, r"9999 is no token of this model"),
     ],
 )
 def test_what_does_not_fit_is_said(options, message):

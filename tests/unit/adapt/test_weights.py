@@ -67,10 +67,11 @@ def test_embeddings_and_modules_by_name():
     }
 
 
-def test_what_trains_is_float32_and_the_rest_stays_as_it_was():
-    model = adapter_of("freeze", layers=1).attach(tiny_model().to(torch.bfloat16))
-    formats = {p.requires_grad: p.dtype for p in model.parameters()}
-    assert formats == {True: torch.float32, False: torch.bfloat16}
+def test_a_frozen_model_has_one_format_so_it_can_write_answers():
+    adapter = adapter_of("freeze", layers=1)
+    model = adapter.attach(tiny_model().to(torch.bfloat16))
+    assert {p.dtype for p in model.parameters()} == {adapter.weights} == {adapter.reloads} == {torch.float32}
+    assert model(input_ids=torch.tensor([[3, 4, 5]])).logits.dtype == torch.float32
 
 
 def test_bad_parts():
@@ -123,13 +124,13 @@ def test_layers_thaw_from_the_last_down():
     adapter.attach(tiny_model(num_hidden_layers=4))
 
     def awake(step):
-        names = adapter.active(step, 80)
+        names = adapter.active(step, 80, 0)
         return [layer for layer in range(4) if names(f"model.layers.{layer}.x.weight")]
 
     assert [awake(step) for step in (1, 10, 11, 21, 31, 40, 80)] == [
         [3], [3], [2, 3], [1, 2, 3], [0, 1, 2, 3], [0, 1, 2, 3], [0, 1, 2, 3],
     ]  # fmt: skip
-    assert adapter.active(1, 80)("model.norm.weight")
+    assert adapter.active(1, 80, 0)("model.norm.weight")
 
 
 def test_sampled_layers_change_and_all_get_their_turn():
@@ -137,7 +138,7 @@ def test_sampled_layers_change_and_all_get_their_turn():
     adapter.attach(tiny_model(num_hidden_layers=4))
 
     def awake(step):
-        names = adapter.active(step, 1000)
+        names = adapter.active(step, 1000, 0)
         assert names("model.embed_tokens.weight") and names("model.norm.weight")
         return tuple(layer for layer in range(4) if names(f"model.layers.{layer}.x.weight"))
 
@@ -146,6 +147,9 @@ def test_sampled_layers_change_and_all_get_their_turn():
     assert all(turns[i] == turns[i - i % 5] for i in range(200))
     counts = {turn: turns.count(turn) for turn in set(turns)}
     assert len(counts) == 4 and min(counts.values()) >= 20
+    others = [adapter.active(step, 1000, 1) for step in range(1, 201)]
+    layers = [next(i for i in range(4) if names(f"model.layers.{i}.x.weight")) for names in others]
+    assert [(layer,) for layer in layers] != turns  # another seed, another order
 
 
 @pytest.mark.parametrize(
@@ -165,7 +169,7 @@ def test_what_sleeps_does_not_move_and_keeps_no_moments(options, tmp_path):
     adapter = adapter_of(**options)
     adapter.attach(tiny_model("llama", 60, tie_word_embeddings=True))
     for step in range(2, 7):
-        active = adapter.active(step, 6)
+        active = adapter.active(step, 6, 0)
         for name, weight in steps[step].weights.items():
             same = torch.equal(weight, steps[step - 1].weights[name])
             assert same != active(name), f"{name} at step {step}"

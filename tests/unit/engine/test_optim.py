@@ -98,7 +98,7 @@ def test_sleeping_layers_stay_and_their_moments_are_gone(tmp_path, name, in_back
     Fit(the_job, chosen(name, in_backward), tmp_path, lambda event: None).run()
     turns, remembered = [], []
     for step in range(1, 7):
-        awake = adapter.active(step, 6)
+        awake = adapter.active(step, 6, 0)
         before = (
             load_file(tmp_path / f"step-{step - 1}" / "weights.safetensors")
             if step > 1

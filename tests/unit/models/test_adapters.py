@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -13,7 +15,7 @@ from tunewright.core.errors import ModelError
 from tunewright.core.paths import write_json
 from tunewright.models import adapters as module
 from tunewright.models.adapters import Adapters
-from tunewright.models.changes import NONE
+from tunewright.models.changes import NONE, Changes, Quantise
 from tunewright.models.generate import Sampling, generate
 from tunewright.models.load import base_record, load
 
@@ -54,6 +56,33 @@ def over_base(place, **names):
     for name, seed in names.items():
         found.add(name, place / f"a{seed}")
     return found
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("use_dora", True), ("bias", "all"), ("modules_to_save", ["norm"]), ("trainable_token_indices", [5])],
+)
+def test_what_cannot_be_mixed_in_one_batch_is_refused(place, tmp_path, setting, value):
+    shutil.copytree(place / "a1", tmp_path / "a")
+    config = json.loads((tmp_path / "a" / "adapter_config.json").read_text())
+    write_json(tmp_path / "a" / "adapter_config.json", {**config, setting: value})
+    with pytest.raises(ModelError, match=f"has {setting}=.*merge it"):
+        over_base(place).add("a", tmp_path / "a")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        Changes(quantise=Quantise()),
+        Changes(rope={"rope_type": "yarn", "factor": 2.0}),
+        Changes(new_tokens=("<a>",)),
+    ],
+)
+def test_an_adapter_of_a_changed_base_is_refused(place, tmp_path, changes):
+    shutil.copytree(place / "a1", tmp_path / "a")
+    write_json(tmp_path / "a" / "base.json", base_record(load(str(place / "base")), changes))
+    with pytest.raises(ModelError, match="changed before"):
+        over_base(place).add("a", tmp_path / "a")
 
 
 def alone(place, seed, prompts=PROMPTS):

@@ -1,0 +1,168 @@
+"""How much memory a run takes: its own loop and its own generation, run on tensors without data.
+
+Every function works on a model that a ``Ledger`` has ``emptied`` and gives bytes by kind at the moment when
+most was needed: ``weights``, ``gradients``, ``optimizer``, and ``activations`` for everything else.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tunewright.core.events import silent
+from tunewright.core.records import Tokens
+from tunewright.engine.batch import build_batch
+from tunewright.engine.ghost import Ledger
+from tunewright.engine.loop import Fit, FitSettings, Job
+from tunewright.engine.plan import micro_batches
+from tunewright.models.attention import PLAIN_UP_TO
+from tunewright.models.generate import Sampling, generate
+from tunewright.objectives.base import Batch
+
+Bytes = dict[str, int]  # kind -> bytes
+EPOCHS = 100  # of the rehearsed run, whose first and last but one step are run: by then all layers have thawed
+
+
+@dataclass(frozen=True)
+class Heaviest:
+    """The micro-batch that needs most memory, and how many there are at most in one step of ``steps``."""
+
+    sequences: tuple[Tokens, ...]
+    in_step: int
+    steps: int
+
+
+def heaviest(steps: Iterable[Sequence[Tokens]], micro_tokens: int, config: Any, device: str) -> Heaviest:
+    """Look through the ``sequences`` of every step for the micro-batch that needs most memory.
+
+    Raises ``ValueError`` if there is no step.
+    """
+    every: list[list[Tokens]] = []
+    in_step = count = 0
+    for sequences in steps:
+        packs = micro_batches(sequences, micro_tokens)
+        every += [[sequences[i] for i in pack] for pack in packs]
+        in_step, count = max(in_step, len(packs)), count + 1
+    if not every:
+        raise ValueError("no step, so no micro-batch")
+    return Heaviest(tuple(max(every, key=partial(_weight, config=config, device=device))), in_step, count)
+
+
+def _weight(sequences: Sequence[Tokens], config: Any, device: str) -> float:
+    """An order of micro-batches by memory, in tokens; what they really need is measured, not read from here.
+
+    On a CPU short segments are kept with all their attention weights: heads x length x length, beside some
+    thirty times the width for every token and layer.
+    """
+    text = config.get_text_config()
+    ratio = getattr(text, "num_attention_heads", 1) / (5.0 * text.hidden_size) if device == "cpu" else 0.0
+    total = 0.0
+    for tokens in sequences:
+        prefix = len(tokens.ids)
+        pairs = [(prefix, prefix), *((len(b.ids), prefix + len(b.ids)) for b in tokens.branches)]
+        total += tokens.size + sum(ratio * q * k for q, k in pairs if k <= PLAIN_UP_TO)
+    return total
+
+
+def of_training(ledger: Ledger, job: Job, settings: FitSettings, most: Heaviest) -> Bytes:
+    """Bytes while ``job`` trains on its heaviest micro-batch, when the optimizer's state is there already.
+
+    Where a step has several micro-batches, the gradients of an earlier one are there too.
+    """
+    shortest = min(most.sequences, key=lambda tokens: tokens.size)
+    small, large = ([shortest], list(most.sequences))
+    settings = replace(settings, epochs=EPOCHS, max_steps=None, tokens_per_step=2**62, every=0, save_every=0)
+    with ledger:
+        device = next(job.model.parameters()).device
+        batches = [build_batch(rows, range(len(rows)), device) for rows in (small, large)]
+        fit = _Rehearsal(replace(job, train=large, validation=(), task_metrics=None), settings)
+        _label_as_they_come(ledger, fit)
+        if most.steps > 1:
+            fit.given = batches[:1]
+            fit.advance()
+            fit.state.step = EPOCHS - 2
+        fit.given = batches if most.in_step > 1 else batches[1:]
+        ledger.watch()
+        fit.advance()
+    return dict(ledger.peak)
+
+
+class _Rehearsal(Fit):
+    """The loop itself, with batches that are given to it; nothing is written."""
+
+    given: list[Batch]
+
+    def __init__(self, job: Job, settings: FitSettings) -> None:
+        super().__init__(job, settings, Path(os.devnull), silent)
+
+    def batches(self, sequences: Sequence[Tokens]) -> list[Batch]:
+        """What was given."""
+        return self.given
+
+
+def _label_as_they_come(ledger: Ledger, fit: Fit) -> None:
+    """Count gradients and the optimizer's state by their names."""
+
+    def gradient(parameter: Tensor) -> None:
+        if parameter.grad is not None:
+            ledger.label([parameter.grad], "gradients")
+
+    for parameter in fit.parameters.values():
+        parameter.register_post_accumulate_grad_hook(gradient)  # type: ignore[no-untyped-call]
+    several: Any = getattr(fit.updates, "optimizers", None)
+    for optimizer in several.values() if several else [fit.updates.optimizer]:
+        optimizer.step = partial(_within, ledger, optimizer.step)
+
+
+def _within(ledger: Ledger, step: Callable[[], Any]) -> Any:
+    with ledger.kind("optimizer"):
+        return step()
+
+
+def of_answering(
+    ledger: Ledger, model: nn.Module, lengths: Sequence[int], new_tokens: int, batch_size: int
+) -> Bytes:
+    """Bytes while ``model`` answers prompts of these ``lengths``, ``batch_size`` at a time, at most
+    ``new_tokens`` each.
+
+    The longest prompts are run as if most of their answers had been written: with the keys and values that
+    they have in the end.
+    """
+    longest = sorted(lengths, reverse=True)[:batch_size]
+    written = max(new_tokens - 2, 0)
+    with ledger, ledger.kind("activations"):
+        room = _room(model)
+        prompts = [_prompt(i, min(length + written, room)) for i, length in enumerate(longest)]
+        ledger.watch()
+        model.eval()
+        generate(model, prompts, Sampling(max_new_tokens=2), batch_size=batch_size)
+    return dict(ledger.peak)
+
+
+def _prompt(number: int, length: int) -> list[int]:
+    """Ids that begin otherwise than those of every other number, so that no two prompts share anything."""
+    return [1 + number, *[1] * (length - 1)]
+
+
+def _room(model: Any) -> int:
+    config = model.config.get_text_config()
+    return int(getattr(config, "max_position_embeddings", None) or 2**30) - 2
+
+
+def total(found: Bytes) -> int:
+    """All kinds together."""
+    return sum(found.values())
+
+
+def without_data(ledger: Ledger, model: nn.Module) -> nn.Module:
+    """``model`` with nothing but shapes, counted as weights."""
+    ledger.emptied(model)
+    with torch.no_grad():
+        return model
