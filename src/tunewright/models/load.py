@@ -191,7 +191,7 @@ def load(
     if heads is None:
         refuse_foreign(ref.name, ref.adapter or Path(ref.path))
     with quiet_loading() if heads else nullcontext():  # a classifier may have no output layer of words
-        model = _reading(
+        model = reading(
             ref, lambda: AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=False, **kwargs)
         )
     if changes.quantise is not None or is_quantised(model):
@@ -224,12 +224,12 @@ def _with_adapter(ref: ModelRef, model: Any) -> Any:
         read_bottlenecks(model, ref.adapter)
         return model
     with quiet_peft():
-        config: Any = _reading(ref, lambda: PeftConfig.from_pretrained(str(ref.adapter)))
+        config: Any = reading(ref, lambda: PeftConfig.from_pretrained(str(ref.adapter)))
         if config.task_type == "SEQ_CLS":
             config.task_type = "CAUSAL_LM"
             if getattr(config, "modules_to_save", None):  # not every method of PEFT has it
                 config.modules_to_save = [name for name in config.modules_to_save if name != "score"] or None
-        wrapped = _reading(ref, lambda: PeftModel.from_pretrained(model, str(ref.adapter), config=config))
+        wrapped = reading(ref, lambda: PeftModel.from_pretrained(model, str(ref.adapter), config=config))
         if widen_copies(wrapped):  # PEFT has just rounded them to the format of the base
             set_peft_model_state_dict(wrapped, load_peft_weights(str(ref.adapter), device="cpu"))
     lean_rows(wrapped)
@@ -244,7 +244,7 @@ def load_tokenizer(name: str, template: str | None = None) -> tuple[Any, str | N
         folder = str(ref.adapter)
     elif ref.path.endswith(".gguf"):
         folder, extra = str(Path(ref.path).parent), {"gguf_file": Path(ref.path).name}
-    tokenizer = _reading(ref, lambda: AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **extra))
+    tokenizer = reading(ref, lambda: AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **extra))
     tokenizer.chat_template, note = _template(tokenizer, template)
     return tokenizer, note
 
@@ -279,7 +279,7 @@ def _refuse_quantised(ref: ModelRef, config: Callable[[], Any]) -> None:
 
 def _config(ref: ModelRef, folder: str, kwargs: dict[str, Any]) -> Any:
     extra = {"gguf_file": kwargs["gguf_file"]} if "gguf_file" in kwargs else {}
-    return _reading(ref, lambda: AutoConfig.from_pretrained(folder, trust_remote_code=False, **extra))
+    return reading(ref, lambda: AutoConfig.from_pretrained(folder, trust_remote_code=False, **extra))
 
 
 def _shape_of(model: Any) -> dict[str, Any]:
@@ -314,7 +314,7 @@ def _template(tokenizer: Any, override: str | None) -> tuple[str, str | None]:
     return PLAIN_TEMPLATE, "the model has no chat template; using plain '### Instruction / ### Response' text"
 
 
-def _reading(ref: ModelRef, read: Any) -> Any:
+def reading(ref: ModelRef, read: Any) -> Any:
     """Call ``read``; what the libraries raise about a bad model becomes one clear sentence."""
     try:
         return read()
