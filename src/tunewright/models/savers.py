@@ -55,7 +55,7 @@ def saving(model: Any, recomputed: int, offload: bool = False) -> Iterator[None]
     """
     check_layers(model, recomputed)
     layers = layers_of(model) if recomputed or offload else []
-    own = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    own = {p.untyped_storage().data_ptr() for p in model.parameters()} if offload else set()
     changed = []
     for place, layer in enumerate(layers):
         again = place < recomputed and not keeps_nothing(model, place + 1)

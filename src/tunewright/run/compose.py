@@ -52,8 +52,11 @@ class Parts:
     objective: Objective
 
 
-def assemble(recipe: Recipe, train: Sequence[Example]) -> Parts:
-    """Load the model and make the parts around it; nothing is attached or trained yet."""
+def assemble(recipe: Recipe, train: Sequence[Example], read: Callable[..., Loaded] = load) -> Parts:
+    """Load the model and make the parts around it; nothing is attached or trained yet.
+
+    ``read`` may be ``models.shell.load_shell``, for parts that are only to be planned with.
+    """
     adapter, objective = make_adapter(recipe), objective_of(recipe)
     check_fit(objective, adapter, recipe)
     check_kinds(objective, recipe.objective.name, train)
@@ -64,7 +67,7 @@ def assemble(recipe: Recipe, train: Sequence[Example]) -> Parts:
             f"model {section.name!r} is an adapter and cannot be trained on as it is; run it with"
             " output.final=merged and start from the model/ folder of that run"
         )
-    loaded = load(
+    loaded = read(
         section.name,
         device=section.device,
         dtype=section.dtype,

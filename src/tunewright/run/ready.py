@@ -9,6 +9,7 @@ from tunewright.core.errors import ConfigError
 from tunewright.core.records import Example
 from tunewright.data.pipeline import Prepared
 from tunewright.evaluate.runner import Answers, questions
+from tunewright.models.load import Loaded, load
 from tunewright.objectives.base import Objective
 from tunewright.objectives.multi import tasks_of
 from tunewright.run import asking, compose, encode
@@ -38,11 +39,14 @@ class Ready:
     watcher: Judge | None
 
 
-def make_ready(session: Session, splits: Prepared) -> Ready:
-    """Load the model, render the rows, work out every ``auto``, and find out now what would fail later."""
+def make_ready(session: Session, splits: Prepared, read: Callable[..., Loaded] = load) -> Ready:
+    """Load the model, render the rows, work out every ``auto``, and find out now what would fail later.
+
+    ``read`` as in ``compose.assemble``.
+    """
     _report_rows(session, splits)
     with session.stage("load model", session.recipe.model.name):
-        parts = compose.assemble(session.recipe, splits.train)
+        parts = compose.assemble(session.recipe, splits.train, read)
     with session.stage("render"):
         sequences = encode.encode_splits(parts, session, splits)
     session.note((*parts.loaded.notes, *parts.renderer.notes, parts.loaded.precision.reason))

@@ -38,15 +38,20 @@ def test_identity_at_attach_then_merge_disable_and_round_trip(family, tmp_path):
     base = logits(tiny_model(family))
     assert torch.equal(logits(adapter_of("lora", rank=4).attach(tiny_model(family)).eval()), base)
     adapter, model = randomised(family)
+    keeps_its_promises(adapter, model, base, tmp_path, family)
+
+
+def keeps_its_promises(adapter, model, base, folder, family):
+    """Off it is ``base``; saved, plain PEFT reads the same; merged it answers the same."""
     changed = logits(model)
     assert (changed - base).abs().max() > 1e-2
     with adapter.disabled(model):
         assert torch.equal(logits(model), base)
     assert torch.equal(logits(model), changed)
-    adapter.save(model, tmp_path)
+    adapter.save(model, folder)
     with quiet_peft():
-        plain_peft = PeftModel.from_pretrained(tiny_model(family), tmp_path).eval()
-    torch.testing.assert_close(logits(plain_peft), changed, rtol=1e-4, atol=1e-5)
+        plain = PeftModel.from_pretrained(tiny_model(family), folder).eval()
+    torch.testing.assert_close(logits(plain), changed, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(logits(adapter.merged(model)), changed, rtol=1e-4, atol=1e-4)
 
 
@@ -212,16 +217,7 @@ def test_inits_leave_the_base_and_its_answers(init, family, tmp_path):
     with torch.no_grad():
         for p in trainable(model).values():
             p.add_(torch.randn_like(p) * 0.05)
-    changed = logits(model)
-    assert (changed - base).abs().max() > 1e-2
-    with adapter.disabled(model):
-        assert torch.equal(logits(model), base)
-    assert torch.equal(logits(model), changed)
-    adapter.save(model, tmp_path)
-    with quiet_peft():
-        plain = PeftModel.from_pretrained(tiny_model(family), tmp_path).eval()
-    torch.testing.assert_close(logits(plain), changed, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(logits(adapter.merged(model)), changed, rtol=1e-4, atol=1e-4)
+    keeps_its_promises(adapter, model, base, tmp_path, family)
 
 
 def test_pissa_starts_from_the_largest_singular_values():
