@@ -49,11 +49,12 @@ def init(directory: Path) -> None:
     typer.echo(f"wrote {starter.write(directory)}; next: tunewright plan {directory / 'recipe.yaml'}")
 
 
-def plan(recipe: Path, overrides: Sequence[str], as_json: bool) -> None:
-    """Print the plan."""
+def plan(recipe: Path, overrides: Sequence[str], memory: str | None, as_json: bool) -> None:
+    """Print the plan; ``memory`` is how much to plan for, as text."""
+    room = planning.megabytes(memory) if memory else None
     whole = resolve(recipe, None, dict(parse_override(o) for o in overrides))
     first, remark = first_run(whole)
-    facts = {**planning.plan(first, ConsoleObserver()), "remark": remark}
+    facts = {**planning.plan(first, ConsoleObserver(), room), "remark": remark}
     output.emit(facts, as_json, planning.lines(facts))
 
 

@@ -86,12 +86,15 @@ def init(directory: Annotated[Path, typer.Argument(help="Where to put recipe.yam
 def plan(
     recipe: Annotated[Path, typer.Argument(help="Recipe file.")],
     overrides: Overrides = None,
+    memory: Annotated[
+        str | None, typer.Option(help="Memory to plan for, e.g. 4GB; default all there is.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Show every setting with its source, and what the run would do, without doing it."""
+    """Show every setting with its source, what the run would do and what memory it needs, without doing it."""
     from tunewright.cli import commands
 
-    commands.plan(recipe, overrides or [], as_json)
+    commands.plan(recipe, overrides or [], memory, as_json)
 
 
 @app.command()

@@ -1,7 +1,8 @@
 """How much memory a run takes: its own loop and its own generation, run on tensors without data.
 
-Every function works on a model that a ``Ledger`` has ``emptied`` and gives bytes by kind at the moment when
-most was needed: ``weights``, ``gradients``, ``optimizer``, and ``activations`` for everything else.
+Every function works on a model that a ``Ledger`` has ``emptied``, within that ledger, and gives bytes by kind
+at the moment when most was needed: ``weights``, ``gradients``, ``optimizer``, and ``activations`` for
+everything else.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from tunewright.core.events import silent
@@ -27,7 +27,9 @@ from tunewright.models.generate import Sampling, generate
 from tunewright.objectives.base import Batch
 
 Bytes = dict[str, int]  # kind -> bytes
-EPOCHS = 100  # of the rehearsed run, whose first and last but one step are run: by then all layers have thawed
+EPOCHS = (
+    100  # of the rehearsed run, whose first and last but one step are run: by then all layers have thawed
+)
 
 
 @dataclass(frozen=True)
@@ -79,18 +81,17 @@ def of_training(ledger: Ledger, job: Job, settings: FitSettings, most: Heaviest)
     shortest = min(most.sequences, key=lambda tokens: tokens.size)
     small, large = ([shortest], list(most.sequences))
     settings = replace(settings, epochs=EPOCHS, max_steps=None, tokens_per_step=2**62, every=0, save_every=0)
-    with ledger:
-        device = next(job.model.parameters()).device
-        batches = [build_batch(rows, range(len(rows)), device) for rows in (small, large)]
-        fit = _Rehearsal(replace(job, train=large, validation=(), task_metrics=None), settings)
-        _label_as_they_come(ledger, fit)
-        if most.steps > 1:
-            fit.given = batches[:1]
-            fit.advance()
-            fit.state.step = EPOCHS - 2
-        fit.given = batches if most.in_step > 1 else batches[1:]
-        ledger.watch()
+    device = next(job.model.parameters()).device
+    batches = [build_batch(rows, range(len(rows)), device) for rows in (small, large)]
+    fit = _Rehearsal(replace(job, train=large, validation=(), task_metrics=None), settings)
+    _label_as_they_come(ledger, fit)
+    if most.steps > 1:
+        fit.given = batches[:1]
         fit.advance()
+        fit.state.step = EPOCHS - 2
+    fit.given = batches if most.in_step > 1 else batches[1:]
+    ledger.watch()
+    fit.advance()
     return dict(ledger.peak)
 
 
@@ -137,12 +138,11 @@ def of_answering(
     """
     longest = sorted(lengths, reverse=True)[:batch_size]
     written = max(new_tokens - 2, 0)
-    with ledger, ledger.kind("activations"):
-        room = _room(model)
-        prompts = [_prompt(i, min(length + written, room)) for i, length in enumerate(longest)]
-        ledger.watch()
-        model.eval()
-        generate(model, prompts, Sampling(max_new_tokens=2), batch_size=batch_size)
+    room = _room(model)
+    prompts = [_prompt(i, min(length + written, room)) for i, length in enumerate(longest)]
+    ledger.watch()
+    model.eval()
+    generate(model, prompts, Sampling(max_new_tokens=2), batch_size=batch_size)
     return dict(ledger.peak)
 
 
@@ -159,10 +159,3 @@ def _room(model: Any) -> int:
 def total(found: Bytes) -> int:
     """All kinds together."""
     return sum(found.values())
-
-
-def without_data(ledger: Ledger, model: nn.Module) -> nn.Module:
-    """``model`` with nothing but shapes, counted as weights."""
-    ledger.emptied(model)
-    with torch.no_grad():
-        return model

@@ -16,7 +16,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -29,22 +29,22 @@ ALIGNED = {"cpu": 64, "cuda": 512}
 
 
 class Ghost(Tensor):
-    """A tensor without data that says that it lies on ``device``; ``inner`` is its shape, on ``meta``."""
+    """A tensor without data that says that it lies on ``device``; ``outline`` is its shape, on ``meta``."""
 
-    inner: Tensor
+    outline: Tensor
 
     @staticmethod
-    def __new__(cls, inner: Tensor, device: torch.device) -> Ghost:
+    def __new__(cls, outline: Tensor, device: torch.device) -> Ghost:
         made: Ghost = torch.Tensor._make_wrapper_subclass(
             cls,
-            inner.shape,
-            strides=inner.stride(),
-            storage_offset=inner.storage_offset(),
-            dtype=inner.dtype,
-            layout=inner.layout,
+            outline.shape,
+            strides=outline.stride(),
+            storage_offset=outline.storage_offset(),
+            dtype=outline.dtype,
+            layout=outline.layout,
             device=device,
         )
-        made.inner = inner
+        made.outline = outline
         return made
 
     def __repr__(self, **kwargs: Any) -> str:  # type: ignore[override]
@@ -52,18 +52,23 @@ class Ghost(Tensor):
 
     def tolist(self) -> Any:
         """Ones, in the shape of the tensor."""
-        return torch.ones(self.inner.shape, dtype=self.inner.dtype, device="cpu").tolist()
+        return torch.ones(self.outline.shape, dtype=self.outline.dtype, device="cpu").tolist()
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         raise AssertionError(f"{func} on a ghost, outside of a ledger")
 
 
+def is_ghost(tensor: Tensor) -> bool:
+    """Whether there is nothing in it; a ghost may call itself ``nn.Parameter``."""
+    return getattr(tensor, "outline", None) is not None
+
+
 class Ledger(TorchDispatchMode):
     """Runs operators on ghosts, and counts the bytes of those on ``device`` by kind.
 
     New storages are of the kind ``current``; ``label`` gives tensors another one. ``peak`` holds the bytes of
-    each kind at the moment when all together were most since ``watch``.
+    each kind at the moment when all together were most since ``watch``. It cannot be entered twice at a time.
     """
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
@@ -92,8 +97,8 @@ class Ledger(TorchDispatchMode):
     def label(self, tensors: Iterable[Tensor], name: str) -> None:
         """Count the storages of ``tensors`` as of the kind ``name``."""
         for tensor in tensors:
-            if isinstance(tensor, Ghost) and self._counts(tensor):
-                storage = tensor.inner.untyped_storage()
+            if is_ghost(tensor) and self._counts(tensor):
+                storage = cast(Ghost, tensor).outline.untyped_storage()
                 key = storage._cdata
                 if key not in self._known:
                     self._note(storage, key)
@@ -108,7 +113,7 @@ class Ledger(TorchDispatchMode):
         for module in model.modules():
             for own in (module._parameters, module._buffers):
                 for name, tensor in own.items():
-                    if tensor is not None and not isinstance(tensor, Ghost):
+                    if tensor is not None and not is_ghost(tensor):
                         own[name] = _emptied(tensor, self.device, done)  # type: ignore[assignment]
         self.label(done.values(), "weights")
 
@@ -117,7 +122,7 @@ class Ledger(TorchDispatchMode):
         if _is_composite(func):  # seen in inference mode only; otherwise autograd takes it apart
             with self:
                 return func.decompose(*args, **kwargs)
-        ghosts = [x for x in _tensors((args, kwargs)) if isinstance(x, Ghost)]
+        ghosts = [x for x in _tensors((args, kwargs)) if is_ghost(x)]
         if ghosts and func in ANSWERS:
             return ANSWERS[func](ghosts[0])
         device = _target(func, kwargs, ghosts)
@@ -128,7 +133,8 @@ class Ledger(TorchDispatchMode):
         same: dict[int, Tensor] = {}
 
         def inner(tensor: Tensor) -> Tensor:
-            found = tensor.inner if isinstance(tensor, Ghost) else _shape_of(tensor)
+            found: Tensor = getattr(tensor, "outline", None)
+            found = _shape_of(tensor) if found is None else found
             same[id(found)] = tensor
             return found
 
@@ -197,6 +203,8 @@ def _emptied(tensor: Tensor, device: torch.device, done: dict[int, Ghost]) -> Gh
     if isinstance(tensor, nn.Parameter):
         found._is_param = True  # type: ignore[attr-defined]
         found.requires_grad_(tensor.requires_grad)
+    if type(tensor) is nn.Parameter:
+        found.__class__ = nn.Parameter  # code that asks for the very class takes the same way as ever
     return found
 
 

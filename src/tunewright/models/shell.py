@@ -103,4 +103,3 @@ def quantise(model: Any, config: Any, how: Quantise) -> None:
             weight = kinds.Int8Params(layer.weight.data.to(torch.int8), requires_grad=False)
             weight.SCB = layer.weight.data.new_empty(len(layer.weight), dtype=torch.float32)
             layer.weight = weight
-
