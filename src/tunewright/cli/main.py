@@ -91,7 +91,7 @@ def plan(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Show every setting with its source, what the run would do and what memory it needs, without doing it."""
+    """Show every setting with its source, what the run would do and the memory it needs, without doing it."""
     from tunewright.cli import commands
 
     commands.plan(recipe, overrides or [], memory, as_json)

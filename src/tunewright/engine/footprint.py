@@ -27,9 +27,7 @@ from tunewright.models.generate import Sampling, generate
 from tunewright.objectives.base import Batch
 
 Bytes = dict[str, int]  # kind -> bytes
-EPOCHS = (
-    100  # of the rehearsed run, whose first and last but one step are run: by then all layers have thawed
-)
+EPOCHS = 100  # of the rehearsed run; its first and its last but one step are run: by then all layers thawed
 
 
 @dataclass(frozen=True)
@@ -119,7 +117,7 @@ def _label_as_they_come(ledger: Ledger, fit: Fit) -> None:
         parameter.register_post_accumulate_grad_hook(gradient)  # type: ignore[no-untyped-call]
     several: Any = getattr(fit.updates, "optimizers", None)
     for optimizer in several.values() if several else [fit.updates.optimizer]:
-        optimizer.step = partial(_within, ledger, optimizer.step)
+        optimizer.step = partial(_within, ledger, optimizer.step)  # type: ignore[method-assign]
 
 
 def _within(ledger: Ledger, step: Callable[[], Any]) -> Any:
@@ -133,17 +131,21 @@ def of_answering(
     """Bytes while ``model`` answers prompts of these ``lengths``, ``batch_size`` at a time, at most
     ``new_tokens`` each.
 
-    The longest prompts are run as if most of their answers had been written: with the keys and values that
-    they have in the end.
+    Looked at are the longest prompts, when they are read, and the last step of their answers, with the keys
+    and values that there are by then.
     """
     longest = sorted(lengths, reverse=True)[:batch_size]
-    written = max(new_tokens - 2, 0)
     room = _room(model)
-    prompts = [_prompt(i, min(length + written, room)) for i, length in enumerate(longest)]
-    ledger.watch()
     model.eval()
-    generate(model, prompts, Sampling(max_new_tokens=2), batch_size=batch_size)
-    return dict(ledger.peak)
+
+    def run(written: int, heard: Callable[[int, int], None] | None) -> Bytes:
+        prompts = [_prompt(i, min(length + written, room)) for i, length in enumerate(longest)]
+        ledger.watch()
+        generate(model, prompts, Sampling(max_new_tokens=2), batch_size=batch_size, on_token=heard)
+        return dict(ledger.peak)
+
+    found = [run(0, None), run(max(new_tokens - 2, 0), lambda row, token: ledger.watch())]
+    return max(found, key=total)
 
 
 def _prompt(number: int, length: int) -> list[int]:

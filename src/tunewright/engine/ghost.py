@@ -15,7 +15,7 @@ import copy
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from typing import Any, cast
 
 import torch
@@ -55,7 +55,7 @@ class Ghost(Tensor):
         return torch.ones(self.outline.shape, dtype=self.outline.dtype, device="cpu").tolist()
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(cls, func: Any, *_: Any) -> Any:
         raise AssertionError(f"{func} on a ghost, outside of a ledger")
 
 
@@ -64,7 +64,7 @@ def is_ghost(tensor: Tensor) -> bool:
     return getattr(tensor, "outline", None) is not None
 
 
-class Ledger(TorchDispatchMode):
+class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Runs operators on ghosts, and counts the bytes of those on ``device`` by kind.
 
     New storages are of the kind ``current``; ``label`` gives tensors another one. ``peak`` holds the bytes of
@@ -72,7 +72,7 @@ class Ledger(TorchDispatchMode):
     """
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.device = torch.device(device)
         self.current = "activations"
         self.live: dict[str, int] = {}
@@ -122,7 +122,7 @@ class Ledger(TorchDispatchMode):
         if _is_composite(func):  # seen in inference mode only; otherwise autograd takes it apart
             with self:
                 return func.decompose(*args, **kwargs)
-        ghosts = [x for x in _tensors((args, kwargs)) if is_ghost(x)]
+        ghosts = [cast(Ghost, x) for x in _tensors((args, kwargs)) if is_ghost(x)]
         if ghosts and func in ANSWERS:
             return ANSWERS[func](ghosts[0])
         device = _target(func, kwargs, ghosts)
@@ -133,8 +133,7 @@ class Ledger(TorchDispatchMode):
         same: dict[int, Tensor] = {}
 
         def inner(tensor: Tensor) -> Tensor:
-            found: Tensor = getattr(tensor, "outline", None)
-            found = _shape_of(tensor) if found is None else found
+            found = cast(Ghost, tensor).outline if is_ghost(tensor) else _shape_of(tensor)
             same[id(found)] = tensor
             return found
 
@@ -201,10 +200,10 @@ def _emptied(tensor: Tensor, device: torch.device, done: dict[int, Ghost]) -> Gh
     for name, value in vars(tensor).items() if not plain else ():
         setattr(found, name, _carried(value, device, done))
     if isinstance(tensor, nn.Parameter):
-        found._is_param = True  # type: ignore[attr-defined]
+        found._is_param = True
         found.requires_grad_(tensor.requires_grad)
     if type(tensor) is nn.Parameter:
-        found.__class__ = nn.Parameter  # code that asks for the very class takes the same way as ever
+        cast(Any, found).__class__ = nn.Parameter  # code that asks for the very class goes the same way
     return found
 
 
@@ -256,7 +255,8 @@ def _target(func: Any, kwargs: Mapping[str, Any], ghosts: list[Ghost]) -> torch.
 
 @cache
 def _is_composite(func: Any) -> bool:
-    return torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd")
+    has = partial(torch._C._dispatch_has_kernel_for_dispatch_key, func.name())
+    return has("CompositeImplicitAutograd") and not has("CPU")
 
 
 @cache

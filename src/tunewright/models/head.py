@@ -58,6 +58,12 @@ def _logits(
     return logits if softcap is None else softcap * torch.tanh(logits / softcap)
 
 
+def _logsumexp_(logits: Tensor) -> Tensor:
+    """Of every row; ``logits`` is overwritten, as torch's own needs as much memory again."""
+    top = logits.amax(-1, keepdim=True)
+    return logits.sub_(top).exp_().sum(-1).log_().add_(top[:, 0])
+
+
 def chunks(rows: int, vocabulary: int) -> list[slice]:
     """Pieces of ``rows`` whose float32 logits take at most ``CHUNK_BYTES``; one empty piece of no rows."""
     size = max(1, CHUNK_BYTES // (4 * vocabulary))
@@ -84,8 +90,9 @@ class _TokenLogprobs(torch.autograd.Function):
         norm = torch.empty_like(out)
         for rows in chunks(hidden.shape[0], weight.shape[0]):
             logits = _logits(hidden[rows], low, bias, scale, softcap)
-            norm[rows] = logits.logsumexp(-1)
-            out[rows] = logits.gather(1, ids[rows, None])[:, 0] - norm[rows]
+            out[rows] = logits.gather(1, ids[rows, None])[:, 0]
+            norm[rows] = _logsumexp_(logits)
+        out -= norm
         ctx.save_for_backward(hidden, weight, bias, ids, norm, row_ids, row_weight)
         ctx.scale, ctx.softcap = scale, softcap
         return out

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from tunewright.core.config import build
 from tunewright.core.errors import TunewrightError
-from tunewright.engine.footprint import total
-from tunewright.engine.optim import PROJECTED
 from tunewright.run import compose
-from tunewright.run.memory_plan import Case, Prediction
+from tunewright.run.memory_plan import ANSWER, EVERY, TRAIN, Case, Prediction
 from tunewright.run.recipe import Recipe, merged_values
 
 Settings = Mapping[str, Any]
 LEAST_TOKENS = 64  # smallest micro-batch that is proposed
-SMALL_RANK = 16
+WHOLE = ("full", "freeze")  # methods that keep weights in float32, whatever model.dtype says
+BARE = 16  # rank of a LoRA that is proposed in place of another method
+WORTH = 0.98  # what leaves more than this share of the memory needed is no help
 
 
 class Ladder(NamedTuple):
-    """Values of settings, each saving more than the one before; ``phases`` are those that they touch."""
+    """Values of one setting, each saving more than the one before; ``phases`` are those that it touches."""
 
     phases: frozenset[str]
     rungs: tuple[Settings, ...]
@@ -32,78 +33,111 @@ class Advice(NamedTuple):
     prediction: Prediction
 
 
-EVERY = frozenset({"load", "train", "answer"})
-TRAIN, ANSWER = frozenset({"train"}), frozenset({"answer"})
+def advice(case: Case, now: Prediction, limit: int) -> Advice | None:
+    """The first single setting that brings the run within ``limit`` bytes, else a few together.
+
+    None where no setting that is known would.
+    """
+    search = _Search(case, now, limit)
+    for ladder in ladders(case):
+        if now.beside(ladder.phases) <= limit and (found := search.mildest({}, ladder)):
+            return found
+    return search.together([*ladders(case)])
 
 
 def ladders(case: Case) -> Iterator[Ladder]:
-    """What can be given up, in the order in which a user would: time first, then precision, then method."""
-    recipe = case.recipe
-    yield Ladder(
-        TRAIN, tuple({"train.micro_tokens": n} for n in _halves(recipe.train.micro_tokens, LEAST_TOKENS))
-    )
+    """What can be given up, the least harmful first: time, then precision, then the method."""
+    recipe, longest = case.recipe, case.longest
+    pieces = [n for n in _halves(recipe.train.micro_tokens, LEAST_TOKENS) if 2 * n > longest]
+    yield Ladder(TRAIN, tuple({"train.micro_tokens": n} for n in pieces))
     yield Ladder(ANSWER, tuple({"evaluate.batch_size": n} for n in _halves(recipe.evaluate.batch_size, 1)))
-    layers = case.ready.parts.loaded.model.config.get_text_config().num_hidden_layers  # type: ignore[union-attr]
-    given = recipe.train.memory.checkpoint_layers
-    yield Ladder(
-        TRAIN,
-        tuple({"train.memory.checkpoint_layers": n} for n in (layers // 2, layers) if n > given),
-    )
-    if recipe.train.optim.name not in PROJECTED:
+    more = [n for n in (case.layers // 2, case.layers) if n > recipe.train.memory.checkpoint_layers]
+    yield Ladder(TRAIN, tuple({"train.memory.checkpoint_layers": n} for n in more))
+    if recipe.train.optim.name == "adamw":
         yield Ladder(TRAIN, ({"train.optim.name": "adamw_8bit"},))
-    if recipe.model.dtype == "float32" and recipe.adapt.method not in ("full", "freeze"):
+    if recipe.model.dtype == "float32" and recipe.adapt.method not in WHOLE:
         yield Ladder(EVERY, ({"model.dtype": "bfloat16"},))
-    if recipe.adapt.method in ("full", "freeze"):
-        yield Ladder(EVERY, ({"adapt": {"method": "lora", "rank": SMALL_RANK}},))
-    if recipe.adapt.method in ("full", "freeze", "lora", "rslora", "dora"):
-        yield Ladder(EVERY, ({"adapt": {"method": "qlora", "rank": SMALL_RANK}},))
+    if recipe.adapt.method in WHOLE:
+        yield Ladder(EVERY, ({"adapt": {"method": "lora", "rank": BARE}},))
+    if recipe.adapt.method in (*WHOLE, "lora", "rslora", "dora"):
+        rank = getattr(recipe.adapt.options, "rank", BARE)
+        yield Ladder(EVERY, ({"adapt": {"method": "qlora", "rank": rank}},))
 
 
-def advice(case: Case, now: Prediction, limit: int) -> Advice | None:
-    """The first single setting that brings the run below ``limit`` bytes, else the first few together.
+@dataclass
+class _Search:
+    """Remembers what was tried."""
 
-    None where not even all of them would.
-    """
-    together: dict[str, Any] = {}
-    for ladder in ladders(case):
-        if _rest(now, ladder.phases) <= limit:
-            found = _first(case, {}, ladder, limit)
-            if found is not None:
-                return found
-    for ladder in ladders(case):
-        found = _first(case, together, ladder, limit)
-        if found is not None:
-            return found
-        for rung in reversed(ladder.rungs):
-            if _predicted(case, together | dict(rung)) is not None:
-                together |= rung
-                break
-    return None
+    case: Case
+    now: Prediction
+    limit: int
+    tried: dict[str, Prediction | None] = field(default_factory=dict)
 
+    def mildest(self, beside: Settings, ladder: Ladder) -> Advice | None:
+        """The first rung that fits together with ``beside``; there is none if the last does not fit."""
+        low, high, found = 0, len(ladder.rungs) - 1, None
+        while low <= high:
+            place = high if found is None else (low + high) // 2
+            settings = {**beside, **ladder.rungs[place]}
+            prediction = self.predicted(settings, ladder.phases if not beside else EVERY)
+            if prediction is not None and prediction.peak <= self.limit:
+                found, high = Advice(settings, prediction), place - 1
+            elif found is None and prediction is not None:
+                return None
+            elif found is None:
+                high -= 1  # this rung does not go with the rest of the recipe
+            else:
+                low = place + 1
+        return found
 
-def _first(case: Case, beside: Settings, ladder: Ladder, limit: int) -> Advice | None:
-    for rung in ladder.rungs:
-        settings = {**beside, **rung}
-        found = _predicted(case, settings)
-        if found is not None and found.peak <= limit:
-            return Advice(settings, found)
-    return None
-
-
-def _predicted(case: Case, settings: Settings) -> Prediction | None:
-    """What the run needs with these settings; None where they do not go with the rest of the recipe."""
-    try:
-        recipe = build(Recipe, merged_values(case.recipe.model_dump(), dict(settings)))
-        compose.check_early(recipe)
-        return case.predict(recipe)
-    except TunewrightError:
+    def together(self, every: list[Ladder]) -> Advice | None:
+        """Go down one ladder after the other until the run fits, then up again where that is not needed."""
+        chosen: dict[int, Settings] = {}
+        here = self.now
+        for place, ladder in enumerate(every):
+            if here.phase not in ladder.phases:
+                continue
+            beside = _merged(chosen.values())
+            if self.mildest(beside, ladder) is not None:
+                chosen[place] = {}
+                return self._relaxed(every, chosen)
+            for rung in reversed(ladder.rungs):
+                least = self.predicted({**beside, **rung}, EVERY)
+                if least is not None and least.peak < WORTH * here.peak:
+                    chosen[place], here = rung, least
+                    break
         return None
 
+    def _relaxed(self, every: list[Ladder], chosen: dict[int, Settings]) -> Advice | None:
+        """The mildest rung of each ladder that still fits beside the others."""
+        found = None
+        for place in reversed([*chosen]):
+            others = {p: rung for p, rung in chosen.items() if p != place}
+            without = self.predicted(_merged(others.values()), EVERY)
+            if without is not None and without.peak <= self.limit:
+                chosen, found = others, Advice(_merged(others.values()), without)
+                continue
+            found = self.mildest(_merged(others.values()), every[place])
+            assert found is not None, "it fitted a moment ago"
+            own = {name: found.settings[name] for rung in every[place].rungs[:1] for name in rung}
+            chosen = {**chosen, place: own}
+        return found and Advice(_merged(chosen.values()), found.prediction)
 
-def _rest(now: Prediction, touched: frozenset[str]) -> int:
-    """What the phases need that a setting does not touch."""
-    left = [total(found) for phase, found in now.phases.items() if phase not in touched]
-    return now.program + max(left, default=0)
+    def predicted(self, settings: Settings, touched: frozenset[str]) -> Prediction | None:
+        """What the run needs with these settings; None where they do not go with the rest of the recipe."""
+        key = repr(sorted(settings.items()))
+        if key not in self.tried:
+            try:
+                recipe = build(Recipe, merged_values(self.case.recipe.model_dump(), dict(settings)))
+                compose.check_early(recipe)
+                self.tried[key] = self.case.predict(recipe, touched, self.now)
+            except TunewrightError:
+                self.tried[key] = None
+        return self.tried[key]
+
+
+def _merged(rungs: Any) -> dict[str, Any]:
+    return {name: value for rung in rungs for name, value in rung.items()}
 
 
 def _halves(value: int, least: int) -> Iterator[int]:

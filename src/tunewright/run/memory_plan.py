@@ -31,6 +31,12 @@ from tunewright.run.ready import Ready
 from tunewright.run.recipe import Recipe
 
 MB = 2**20
+TRAIN, ANSWER = frozenset({"train"}), frozenset({"answer"})
+EVERY = TRAIN | ANSWER | {"load"}
+# On a CPU the process holds more than lives: what was freed lies in pieces between what is kept, and texts
+# of other lengths do not fit into them. For every byte of activations another half, as measured over dozens
+# of steps (benchmarks/memory_plan.py).
+PIECES = 0.5
 SAMPLED = 200  # steps that are searched for the heaviest micro-batch
 UNKNOWN = {  # requirement of an objective -> why its training cannot be rehearsed
     "rollouts": "the answers it trains on are sampled while it trains",
@@ -55,6 +61,11 @@ class Prediction:
     def peak(self) -> int:
         """Bytes that the whole process needs at its largest."""
         return self.program + total(self.phases[self.phase])
+
+    def beside(self, phases: frozenset[str]) -> int:
+        """Bytes that the process needs in all other phases."""
+        left = [total(found) for name, found in self.phases.items() if name not in phases]
+        return self.program + max(left, default=0)
 
 
 @dataclass(frozen=True)
@@ -94,14 +105,34 @@ class Case:
         chosen |= {next((i for i, step in enumerate(plan) if longest in step.rows), 0)}
         return [[train[row] for row in plan[i].rows] for i in sorted(chosen)]
 
-    def predict(self, recipe: Recipe) -> Prediction:
-        """What a run by ``recipe`` would need; it may differ from the case's own in how, not in what."""
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest training sequence."""
+        return max(tokens.size for tokens in self.ready.sequences.train)
+
+    @property
+    def layers(self) -> int:
+        """How many the model has."""
+        config: Any = self.ready.parts.loaded.model.config
+        return int(config.get_text_config().num_hidden_layers)
+
+    def predict(
+        self, recipe: Recipe, touched: frozenset[str] = EVERY, before: Prediction | None = None
+    ) -> Prediction:
+        """What a run by ``recipe`` would need; it may differ from the case's own in how, not in what.
+
+        Phases that are not ``touched`` are as they were ``before``.
+        """
         adapter = self.ready.parts.adapter
         if recipe.adapt != self.recipe.adapt:
             adapter = compose.make_adapter(recipe)
-        phases = {"load": self._loading(recipe, adapter), "train": self._training(recipe, adapter)}
+        ways = {"load": self._loading, "train": self._training}
         if self.asked:
-            phases["answer"] = self._answering(recipe, adapter)
+            ways["answer"] = self._answering
+        phases = {
+            name: before.phases[name] if before and name not in touched else way(recipe, adapter)
+            for name, way in ways.items()
+        }
         return Prediction(phases, self.program)
 
     def _shell(self, recipe: Recipe, adapter: Adapter) -> tuple[Ledger, Any, Precision]:
@@ -139,7 +170,9 @@ class Case:
                 adapter=adapter,
                 rate_of=compose.rates_of(objective),
             )
-            return of_training(ledger, job, compose.fit_settings(recipe, objective), most)
+            found = of_training(ledger, job, compose.fit_settings(recipe, objective), most)
+        pieces = PIECES * found["activations"] if precision.device.type == "cpu" else 0
+        return found | {"freed pieces": int(pieces)}
 
     def _heaviest(self, recipe: Recipe, config: Any, device: str) -> Heaviest:
         return heaviest(self.steps, recipe.train.micro_tokens, config, device)
