@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -39,10 +39,11 @@ def advice(case: Case, now: Prediction, limit: int) -> Advice | None:
     None where no setting that is known would.
     """
     search = _Search(case, now, limit)
-    for ladder in ladders(case):
-        if now.beside(ladder.phases) <= limit and (found := search.mildest({}, ladder)):
+    every = [ladder for ladder in ladders(case) if ladder.rungs]
+    for ladder in every:
+        if now.beside(ladder.phases) <= limit and (found := search.mildest(ladder)):
             return found
-    return search.together([*ladders(case)])
+    return search.together(every)
 
 
 def ladders(case: Case) -> Iterator[Ladder]:
@@ -73,57 +74,39 @@ class _Search:
     limit: int
     tried: dict[str, Prediction | None] = field(default_factory=dict)
 
-    def mildest(self, beside: Settings, ladder: Ladder) -> Advice | None:
-        """The first rung that fits together with ``beside``; there is none if the last does not fit."""
-        low, high, found = 0, len(ladder.rungs) - 1, None
-        while low <= high:
-            place = high if found is None else (low + high) // 2
-            settings = {**beside, **ladder.rungs[place]}
-            prediction = self.predicted(settings, ladder.phases if not beside else EVERY)
-            if prediction is not None and prediction.peak <= self.limit:
-                found, high = Advice(settings, prediction), place - 1
-            elif found is None and prediction is not None:
-                return None
-            elif found is None:
-                high -= 1  # this rung does not go with the rest of the recipe
-            else:
-                low = place + 1
-        return found
+    def mildest(self, ladder: Ladder) -> Advice | None:
+        """The first rung that fits by itself; there is none if the last does not fit."""
+        last = self.predicted(ladder.rungs[-1], ladder.phases)
+        if last is None or last.peak > self.limit:
+            return None
+        tried = ((rung, self.predicted(rung, ladder.phases)) for rung in ladder.rungs)
+        return next(Advice(dict(rung), found) for rung, found in tried if found and found.peak <= self.limit)
 
     def together(self, every: list[Ladder]) -> Advice | None:
-        """Go down one ladder after the other until the run fits, then up again where that is not needed."""
+        """Down one ladder after the other until the run fits, then up again where that is not needed."""
         chosen: dict[int, Settings] = {}
         here = self.now
         for place, ladder in enumerate(every):
-            if here.phase not in ladder.phases:
+            least = self.predicted(_merged([*chosen.values(), ladder.rungs[-1]]))
+            if least is None or least.peak > WORTH * here.peak:
                 continue
-            beside = _merged(chosen.values())
-            if self.mildest(beside, ladder) is not None:
-                chosen[place] = {}
-                return self._relaxed(every, chosen)
-            for rung in reversed(ladder.rungs):
-                least = self.predicted({**beside, **rung}, EVERY)
-                if least is not None and least.peak < WORTH * here.peak:
-                    chosen[place], here = rung, least
-                    break
+            chosen[place], here = ladder.rungs[-1], least
+            if here.peak <= self.limit:
+                return self._relaxed(every, chosen, here)
         return None
 
-    def _relaxed(self, every: list[Ladder], chosen: dict[int, Settings]) -> Advice | None:
-        """The mildest rung of each ladder that still fits beside the others."""
-        found = None
+    def _relaxed(self, every: list[Ladder], chosen: dict[int, Settings], fitting: Prediction) -> Advice:
+        """The mildest rung of each ladder, none at all first, that still fits beside the others."""
         for place in reversed([*chosen]):
-            others = {p: rung for p, rung in chosen.items() if p != place}
-            without = self.predicted(_merged(others.values()), EVERY)
-            if without is not None and without.peak <= self.limit:
-                chosen, found = others, Advice(_merged(others.values()), without)
-                continue
-            found = self.mildest(_merged(others.values()), every[place])
-            assert found is not None, "it fitted a moment ago"
-            own = {name: found.settings[name] for rung in every[place].rungs[:1] for name in rung}
-            chosen = {**chosen, place: own}
-        return found and Advice(_merged(chosen.values()), found.prediction)
+            for rung in ({}, *every[place].rungs):
+                others = chosen | {place: rung}
+                found = self.predicted(_merged(others.values()))
+                if found is not None and found.peak <= self.limit:
+                    chosen, fitting = others, found
+                    break
+        return Advice(_merged(chosen.values()), fitting)
 
-    def predicted(self, settings: Settings, touched: frozenset[str]) -> Prediction | None:
+    def predicted(self, settings: Settings, touched: frozenset[str] = EVERY) -> Prediction | None:
         """What the run needs with these settings; None where they do not go with the rest of the recipe."""
         key = repr(sorted(settings.items()))
         if key not in self.tried:
@@ -136,7 +119,7 @@ class _Search:
         return self.tried[key]
 
 
-def _merged(rungs: Any) -> dict[str, Any]:
+def _merged(rungs: Iterable[Settings]) -> dict[str, Any]:
     return {name: value for rung in rungs for name, value in rung.items()}
 
 
