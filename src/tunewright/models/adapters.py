@@ -19,8 +19,9 @@ from peft import PeftModel
 from tunewright.core.errors import ModelError
 from tunewright.core.hashing import file_digest
 from tunewright.core.names import nearest
+from tunewright.models.base_record import check_base, recorded_changes
 from tunewright.models.generate import Generated, Sampling, generate
-from tunewright.models.load import Loaded, check_base, recorded_changes
+from tunewright.models.load import Loaded
 from tunewright.models.quantised import is_quantised
 from tunewright.models.quiet import quiet_peft
 
@@ -154,7 +155,7 @@ class Adapters:
 
     def _check_base(self, directory: Path) -> None:
         """Raise ``ModelError`` for an adapter whose base was another one, or was changed before training."""
-        check_base(directory, self.base.model)
+        check_base(directory, self.base.model, self.base.prints)
         changes = recorded_changes(directory)
         lossy = changes.quantise is not None and not is_quantised(self.base.model)
         if lossy or changes.rope or changes.new_tokens:

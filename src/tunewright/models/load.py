@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,6 +23,7 @@ from transformers.utils import logging as transformers_logging
 from tunewright.core.errors import ModelError
 from tunewright.core.names import nearest
 from tunewright.core.paths import RunDir
+from tunewright.models.base_record import BASE_RECORD, check_base, fingerprints, recorded_changes
 from tunewright.models.bottleneck_files import holds_bottlenecks, read_bottlenecks
 from tunewright.models.causal import number_of_parameters
 from tunewright.models.changes import NONE, Changes
@@ -42,7 +43,6 @@ from tunewright.models.virtual import virtual_tokens
 transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
 Source = Literal["embedded", "directory", "adapter", "gguf", "hub"]
-BASE_RECORD = "base.json"  # beside an adapter: the base it was trained on, by name and shape
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 
@@ -69,7 +69,7 @@ class ModelRef:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model ready to use. ``notes`` are things the user should be told.
+    """A model ready to use. ``notes`` are things the user should be told; ``prints`` identify its weights.
 
     ``judges`` says that it was trained to judge text with a head and cannot be asked to write any more.
     ``parameters`` counts those of the language model, without heads and adapter. ``virtual`` are positions of
@@ -84,6 +84,7 @@ class Loaded:
     judges: bool = False
     parameters: int = 0
     virtual: int = 0
+    prints: Mapping[str, str] = field(default_factory=dict)
 
 
 def resolve(name: str) -> ModelRef:
@@ -204,8 +205,9 @@ def load(
     if ref.adapter is None:
         refuse_known(tokenizer, changes)
     grow_vocabulary(model, tokenizer, changes)
+    prints = fingerprints(model)
     if ref.adapter is not None:
-        check_base(ref.adapter, model)
+        check_base(ref.adapter, model, prints)
     if heads is not None:
         restore(model, heads)
     if ref.adapter is not None:
@@ -214,7 +216,8 @@ def load(
         model.to(precision.device)
     model.eval()
     judges = heads is not None and not heads.writes
-    return Loaded(model, tokenizer, ref, precision, tuple(notes), judges, parameters, virtual_tokens(model))
+    virtual = virtual_tokens(model)
+    return Loaded(model, tokenizer, ref, precision, tuple(notes), judges, parameters, virtual, prints)
 
 
 def _with_adapter(ref: ModelRef, model: Any) -> Any:
@@ -249,20 +252,6 @@ def load_tokenizer(name: str, template: str | None = None) -> tuple[Any, str | N
     return tokenizer, note
 
 
-def base_record(loaded: Loaded, changes: Changes) -> dict[str, Any]:
-    """What ``base.json`` holds beside an adapter; a local path is kept whole, to be found from anywhere."""
-    ref = loaded.ref
-    local = ref.source in {"directory", "gguf"}
-    name = str(Path(ref.name).expanduser().resolve()) if local else ref.name
-    return {"name": name, "shape": _shape_of(loaded.model), **changes.to_dict()}
-
-
-def recorded_changes(adapter: Path) -> Changes:
-    """What the base of a saved adapter must be; nothing special where another program wrote it."""
-    record = adapter / BASE_RECORD
-    return Changes.from_dict(json.loads(record.read_text(encoding="utf-8"))) if record.exists() else NONE
-
-
 def _refuse_quantised(ref: ModelRef, config: Callable[[], Any]) -> None:
     """Raise ``ModelError`` for a model whose file holds few bits already: what is gone does not come back."""
     if ref.path.endswith(".gguf"):
@@ -280,24 +269,6 @@ def _refuse_quantised(ref: ModelRef, config: Callable[[], Any]) -> None:
 def _config(ref: ModelRef, folder: str, kwargs: dict[str, Any]) -> Any:
     extra = {"gguf_file": kwargs["gguf_file"]} if "gguf_file" in kwargs else {}
     return reading(ref, lambda: AutoConfig.from_pretrained(folder, trust_remote_code=False, **extra))
-
-
-def _shape_of(model: Any) -> dict[str, Any]:
-    config = model.config.get_text_config()
-    keys = ("model_type", "hidden_size", "num_hidden_layers", "vocab_size")
-    return {key: getattr(config, key, None) for key in keys}
-
-
-def check_base(adapter: Path, model: Any) -> None:
-    """Raise ``ModelError`` if ``model`` has another form than the base that ``adapter`` was trained on."""
-    record = adapter / BASE_RECORD
-    if not record.exists():
-        return
-    expected = json.loads(record.read_text(encoding="utf-8"))["shape"]
-    if expected != _shape_of(model):
-        raise ModelError(
-            f"{adapter} was trained on another base: expected {expected}, found {_shape_of(model)}"
-        )
 
 
 def _template(tokenizer: Any, override: str | None) -> tuple[str, str | None]:

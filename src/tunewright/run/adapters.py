@@ -12,9 +12,10 @@ from tunewright.adapt.combine import Made, extract
 from tunewright.core.errors import ConfigError, ModelError
 from tunewright.core.paths import write_json
 from tunewright.data.render import Renderer
+from tunewright.models.base_record import base_record
 from tunewright.models.causal import causal_lm
 from tunewright.models.changes import NONE
-from tunewright.models.load import Loaded, base_record, load, resolve
+from tunewright.models.load import Loaded, load, resolve
 from tunewright.models.save import own_stop_ids, save_companions, save_model
 from tunewright.run.compose import merged_copy
 

@@ -20,9 +20,9 @@ from tunewright.data.pipeline import write
 from tunewright.engine.loop import Fit, FitResult, Job
 from tunewright.evaluate.metrics import METRICS
 from tunewright.evaluate.runner import Answers
+from tunewright.models.base_record import base_record
 from tunewright.models.forward import ModelForward
 from tunewright.models.frozen import FrozenForward, trunk_is_fixed
-from tunewright.models.load import base_record
 from tunewright.models.precision import use_all_cores
 from tunewright.models.rope import as_before
 from tunewright.models.save import save_companions, save_heads, save_model

@@ -18,10 +18,11 @@ from tunewright.engine.batch import build_batch
 from tunewright.engine.loop import Job
 from tunewright.models import shifted
 from tunewright.models.added import without_adapter
+from tunewright.models.base_record import base_record, recorded_changes
 from tunewright.models.changes import Changes
 from tunewright.models.forward import ModelForward
 from tunewright.models.generate import Sampling, generate
-from tunewright.models.load import base_record, load, recorded_changes
+from tunewright.models.load import load
 from tunewright.models.quiet import quiet_peft
 from tunewright.models.rope import stretched
 from tunewright.objectives.options.supervised import SftOptions

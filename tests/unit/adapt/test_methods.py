@@ -24,8 +24,9 @@ from tunewright.core.paths import write_json
 from tunewright.core.records import Tokens
 from tunewright.engine.batch import build_batch
 from tunewright.engine.loop import Fit, Job
+from tunewright.models.base_record import base_record
 from tunewright.models.forward import ModelForward
-from tunewright.models.load import base_record, load
+from tunewright.models.load import load
 from tunewright.models.quiet import quiet_peft
 from tunewright.models.save import save_model
 from tunewright.objectives.options.supervised import SftOptions

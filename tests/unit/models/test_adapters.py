@@ -15,9 +15,10 @@ from tunewright.core.errors import ModelError
 from tunewright.core.paths import write_json
 from tunewright.models import adapters as module
 from tunewright.models.adapters import Adapters
+from tunewright.models.base_record import base_record
 from tunewright.models.changes import NONE, Changes, Quantise
 from tunewright.models.generate import Sampling, generate
-from tunewright.models.load import base_record, load
+from tunewright.models.load import load
 
 PROMPTS = [
     [3, 40, 50, 60],

@@ -16,9 +16,10 @@ from tunewright.core.errors import ModelError
 from tunewright.core.paths import write_json
 from tunewright.core.records import Tokens
 from tunewright.engine.batch import build_batch
+from tunewright.models.base_record import BASE_RECORD, base_record
 from tunewright.models.changes import NONE
 from tunewright.models.forward import ModelForward
-from tunewright.models.load import BASE_RECORD, base_record, load
+from tunewright.models.load import load
 from tunewright.models.quiet import quiet_loading, quiet_peft
 from tunewright.models.save import save_companions, save_heads, save_model
 from tunewright.models.score import attach, detach, heads_of

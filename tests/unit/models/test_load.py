@@ -12,8 +12,9 @@ from transformers import AutoModelForCausalLM
 from tests.tiny import tiny_model, tiny_tokenizer
 from tunewright.core.errors import ModelError
 from tunewright.models import embedded
+from tunewright.models.base_record import base_record
 from tunewright.models.changes import NONE
-from tunewright.models.load import PLAIN_TEMPLATE, base_record, load, load_tokenizer, resolve
+from tunewright.models.load import PLAIN_TEMPLATE, load, load_tokenizer, resolve
 from tunewright.models.quiet import quiet_peft
 
 IDS = torch.tensor([[0, 3, 40, 50, 60]])
@@ -44,6 +45,33 @@ def adapter(tiny, tmp_path_factory):
 def logits(model):
     with torch.inference_mode():
         return model(IDS).logits.float()
+
+
+def test_an_adapter_is_refused_over_other_weights_of_the_same_form(tmp_path):
+    def saved(seed, name, dtype=torch.float32):
+        tiny_model(seed=seed).to(dtype).save_pretrained(tmp_path / name)
+        tiny_tokenizer().save_pretrained(tmp_path / name)
+        return tmp_path / name
+
+    base = saved(0, "base")
+    folder = tmp_path / "adapter"
+    with quiet_peft():
+        get_peft_model(AutoModelForCausalLM.from_pretrained(base), LoraConfig(r=4)).save_pretrained(folder)
+    record = folder / "base.json"
+    record.write_text(json.dumps(base_record(load(str(base)), NONE)))
+    for dtype in ("float32", "bfloat16"):
+        load(str(folder), dtype=dtype)
+    saved(0, "base", torch.bfloat16)
+    load(str(folder), dtype="float32")  # the same weights, stored in another format
+    saved(1, "base")
+    with pytest.raises(
+        ModelError, match=r"another base.*the same form, but other weights \(matrices\).*delete"
+    ):
+        load(str(folder))
+    told = json.loads(record.read_text())
+    del told["weights"]
+    record.write_text(json.dumps(told))
+    load(str(folder))
 
 
 def test_a_directory(tiny):
