@@ -22,7 +22,6 @@ from tunewright.engine.batch import build_batch
 from tunewright.engine.ghost import Ledger
 from tunewright.engine.loop import Fit, FitSettings, Job
 from tunewright.engine.plan import micro_batches
-from tunewright.models.attention import PLAIN_UP_TO
 from tunewright.models.generate import Sampling, generate
 from tunewright.objectives.base import Batch
 
@@ -39,7 +38,7 @@ class Heaviest:
     steps: int
 
 
-def heaviest(steps: Iterable[Sequence[Tokens]], micro_tokens: int, config: Any, device: str) -> Heaviest:
+def heaviest(steps: Iterable[Sequence[Tokens]], micro_tokens: int) -> Heaviest:
     """Look through the ``sequences`` of every step for the micro-batch that needs most memory.
 
     Raises ``ValueError`` if there is no step.
@@ -52,23 +51,13 @@ def heaviest(steps: Iterable[Sequence[Tokens]], micro_tokens: int, config: Any, 
         in_step, count = max(in_step, len(packs)), count + 1
     if not every:
         raise ValueError("no step, so no micro-batch")
-    return Heaviest(tuple(max(every, key=partial(_weight, config=config, device=device))), in_step, count)
+    return Heaviest(tuple(max(every, key=_size)), in_step, count)
 
 
-def _weight(sequences: Sequence[Tokens], config: Any, device: str) -> float:
-    """An order of micro-batches by memory, in tokens; what they really need is measured, not read from here.
-
-    On a CPU short segments are kept with all their attention weights: heads x length x length, beside some
-    thirty times the width for every token and layer.
-    """
-    text = config.get_text_config()
-    ratio = getattr(text, "num_attention_heads", 1) / (5.0 * text.hidden_size) if device == "cpu" else 0.0
-    total = 0.0
-    for tokens in sequences:
-        prefix = len(tokens.ids)
-        pairs = [(prefix, prefix), *((len(b.ids), prefix + len(b.ids)) for b in tokens.branches)]
-        total += tokens.size + sum(ratio * q * k for q, k in pairs if k <= PLAIN_UP_TO)
-    return total
+def _size(sequences: Iterable[Tokens]) -> tuple[int, int]:
+    """Activations grow with the number of tokens; among equals the longest text is the heaviest."""
+    sizes = [tokens.size for tokens in sequences]
+    return sum(sizes), max(sizes)
 
 
 def of_training(ledger: Ledger, job: Job, settings: FitSettings, most: Heaviest) -> Bytes:

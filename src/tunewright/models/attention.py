@@ -19,10 +19,12 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from tunewright.models.blocked import blocked_attention
 from tunewright.models.shifted import group_of, share_of, shifted_attention
 
 NAME = "tunewright"
-PLAIN_UP_TO = 512  # below this length two matrix products and a softmax beat the fused CPU kernel in bf16
+SHORT = 128  # keys up to which a CPU is faster with the weights of all of them at once, and they take little
+BLOCKED = frozenset({"cpu"})  # kinds of devices on which blocks of queries beat the fused kernels of torch
 
 
 def attention(
@@ -82,20 +84,21 @@ def packed_attention(
     segment sees.
     """
     attend = partial(_one_segment, scale=scale, window=window, softcap=softcap, dropout=dropout)
+    lengths = [length for _, length, _ in segments]
+    queries, keys, values = (torch.split(states, lengths, dim=2) for states in (query, key, value))
     pieces = []
-    for start, length, parent in segments:
-        rows = slice(start, start + length)
-        q, k, v = query[:, :, rows], key[:, :, rows], value[:, :, rows]
+    for own, (_, _, parent) in enumerate(segments):
+        q, k, v = queries[own], keys[own], values[own]
         if parent is not None or before is not None:
-            k = torch.cat([*_ahead(key, segments, parent, before and before[0]), k], 2)
-            v = torch.cat([*_ahead(value, segments, parent, before and before[1]), v], 2)
+            k = torch.cat([*_ahead(keys, segments, parent, before and before[0]), k], 2)
+            v = torch.cat([*_ahead(values, segments, parent, before and before[1]), v], 2)
         group = group_of(k.shape[2], share) if share else k.shape[2]
         pieces.append(shifted_attention(q, k, v, group, attend))
     return torch.cat([p.transpose(1, 2) for p in pieces], dim=1)
 
 
 def _ahead(
-    states: Tensor,
+    states: Sequence[Tensor],
     segments: Sequence[tuple[int, int, int | None]],
     parent: int | None,
     before: Tensor | None,
@@ -103,28 +106,30 @@ def _ahead(
     """``before`` and the states of all that a segment with this parent continues, in their order."""
     found: list[Tensor] = []
     while parent is not None:
-        start, length, parent = segments[parent]
-        found.append(states[:, :, start : start + length])
-    return [*([] if before is None else [before.to(states.dtype)]), *reversed(found)]
+        found.append(states[parent])
+        parent = segments[parent][2]
+    return [*([] if before is None else [before.to(states[0].dtype)]), *reversed(found)]
 
 
 def _one_segment(
     q: Tensor, k: Tensor, v: Tensor, scale: float, window: int | None, softcap: float | None, dropout: float
 ) -> Tensor:
     keys, queries = k.shape[2], q.shape[2]
-    narrow = window is not None and keys > window
-    if softcap is not None or (q.device.type == "cpu" and keys <= PLAIN_UP_TO):
-        return _plain(
-            q, k, v, _causal(queries, keys, window if narrow else None, q.device), scale, softcap, dropout
-        )
-    mask = _causal(queries, keys, window if narrow else None, q.device) if narrow or keys > queries else None
+    window = window if window is not None and keys > window else None
+    on_cpu = q.device.type in BLOCKED
+    if on_cpu and keys > SHORT and not dropout:
+        return blocked_attention(q, k, v, scale, window, softcap).transpose(1, 2)
+    if softcap is not None or (on_cpu and keys <= SHORT):  # the fused kernels know no soft cap
+        return _plain(q, k, v, _causal(queries, keys, window, q.device), scale, softcap, dropout)
+    covered = window is None and keys == queries
+    mask = None if covered else _causal(queries, keys, window, q.device)
     return F.scaled_dot_product_attention(
         q,
         k,
         v,
         attn_mask=mask,
         dropout_p=dropout,
-        is_causal=mask is None,
+        is_causal=covered,
         scale=scale,
         enable_gqa=q.shape[1] != k.shape[1],
     )

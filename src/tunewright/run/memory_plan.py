@@ -14,7 +14,7 @@ from typing import Any
 
 from tunewright.adapt.base import Adapter
 from tunewright.core.records import Tokens
-from tunewright.engine.footprint import Bytes, Heaviest, heaviest, of_answering, of_training, total
+from tunewright.engine.footprint import Bytes, heaviest, of_answering, of_training, total
 from tunewright.engine.ghost import Ledger
 from tunewright.engine.loop import Job
 from tunewright.engine.memory import resident_mb
@@ -159,7 +159,7 @@ class Case:
     def _training(self, recipe: Recipe, adapter: Adapter) -> Bytes:
         ledger, model, precision = self._shell(recipe, adapter)
         objective = self.ready.parts.objective
-        most = self._heaviest(recipe, model.config, precision.device.type)
+        most = heaviest(self.steps, recipe.train.micro_tokens)
         memory, neftune = recipe.train.memory, compose.neftune_of(recipe)
         with ledger, saving(model, memory.checkpoint_layers, memory.offload == "activations"):
             job = Job(
@@ -173,9 +173,6 @@ class Case:
             found = of_training(ledger, job, compose.fit_settings(recipe, objective), most)
         pieces = PIECES * found["activations"] if precision.device.type == "cpu" else 0
         return found | {"freed pieces": int(pieces)}
-
-    def _heaviest(self, recipe: Recipe, config: Any, device: str) -> Heaviest:
-        return heaviest(self.steps, recipe.train.micro_tokens, config, device)
 
     def _answering(self, recipe: Recipe, adapter: Adapter) -> Bytes:
         ledger, model, precision = self._shell(recipe, adapter)

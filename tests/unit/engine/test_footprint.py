@@ -103,7 +103,7 @@ def really(model, adapter, rows, the_settings):
 def planned(model, adapter, rows, the_settings):
     ledger = Ledger()
     ledger.emptied(model)
-    most = heaviest([rows, rows], 10_000, model.config, "cpu")
+    most = heaviest([rows, rows], 10_000)
     with ledger:
         return of_training(ledger, made(model, adapter), the_settings, most)
 
@@ -181,10 +181,9 @@ def test_the_bytes_of_answering_are_those_that_torch_hands_out(new):
 
 
 def test_the_heaviest_micro_batch_is_the_one_with_most_tokens_or_the_longest_text():
-    config = tiny_model("llama", VOCAB, **WIDE).config
     steps = [sequences((50, 50)), sequences((100, 10)), sequences((30, 30))]
-    most = heaviest(steps, 200, config, "cpu")
+    most = heaviest(steps, 200)
     assert [s.size for s in most.sequences] == [100, 10] and (most.in_step, most.steps) == (1, 3)
-    assert heaviest(steps, 60, config, "cpu").in_step == 2
+    assert heaviest(steps, 60).in_step == 2
     with pytest.raises(ValueError, match="no step"):
-        heaviest([], 60, config, "cpu")
+        heaviest([], 60)

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
+from tests.attending import WAYS, attend
 from tests.tiny import FAMILIES, tiny_model
 from tunewright.core.records import Tokens
 from tunewright.engine.batch import build_batch
-from tunewright.models import attention
 from tunewright.models.forward import ModelForward
 
 
@@ -29,10 +29,10 @@ def alone(model, tokens):
     )
 
 
-@pytest.mark.parametrize("plain_up_to", [0, 512])
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("family", FAMILIES)
-def test_packed_equals_alone(family, plain_up_to, monkeypatch):
-    monkeypatch.setattr(attention, "PLAIN_UP_TO", plain_up_to)
+def test_packed_equals_alone(family, way, monkeypatch):
+    attend(way, monkeypatch)
     rows = documents()
     expected = torch.cat([alone(tiny_model(family), t) for t in rows])
     forward = ModelForward(tiny_model(family))

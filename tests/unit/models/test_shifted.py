@@ -5,6 +5,7 @@ from functools import partial
 import pytest
 import torch
 
+from tests.attending import WAYS, attend
 from tests.tiny import FAMILIES, tiny_model
 from tests.unit.models.test_forward import documents
 from tunewright.core.records import Tokens
@@ -40,13 +41,13 @@ def by_masks(q, k, v, group, unshifted, window=None):
     return torch.stack(out)[None]
 
 
-@pytest.mark.parametrize("plain_up_to", [0, 512])
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(
     ("query_heads", "key_heads", "unshifted"), [(4, 4, 2), (8, 4, 4), (9, 3, 3), (4, 1, 2), (3, 1, 1)]
 )
 @pytest.mark.parametrize("length", [17, 32, 40, 44, 49, 100])
-def test_equals_the_masked_reference(length, query_heads, key_heads, unshifted, plain_up_to, monkeypatch):
-    monkeypatch.setattr(attention, "PLAIN_UP_TO", plain_up_to)
+def test_equals_the_masked_reference(length, query_heads, key_heads, unshifted, way, monkeypatch):
+    attend(way, monkeypatch)
     q, k, v = heads(query_heads, key_heads, length, length)
     got = shifted_attention(q, k, v, 16, DENSE)
     torch.testing.assert_close(got, by_masks(q, k, v, 16, unshifted), rtol=1e-6, atol=1e-6)

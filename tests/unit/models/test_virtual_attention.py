@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tunewright.models import attention
+from tests.attending import WAYS, attend
 from tunewright.models.attention import packed_attention
 
 HEADS, KEY_HEADS, SIZE, AHEAD = 4, 2, 8, 6
@@ -48,12 +48,12 @@ def dense(query, key, value, before, window, softcap):
     return out[None]
 
 
-@pytest.mark.parametrize("plain_up_to", [0, 512])
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("softcap", [None, 1.5])
 @pytest.mark.parametrize("window", [None, 4])
 @pytest.mark.parametrize("ahead", [False, True])
-def test_a_chain_of_parents_equals_a_dense_mask(ahead, window, softcap, plain_up_to, monkeypatch):
-    monkeypatch.setattr(attention, "PLAIN_UP_TO", plain_up_to)
+def test_a_chain_of_parents_equals_a_dense_mask(ahead, window, softcap, way, monkeypatch):
+    attend(way, monkeypatch)
     torch.manual_seed(0)
     query = torch.randn(1, HEADS, TOKENS, SIZE) * 2
     key, value = (torch.randn(1, KEY_HEADS, TOKENS, SIZE) for _ in range(2))
