@@ -7,7 +7,6 @@ fused one of ``fused.py``.
 from __future__ import annotations
 
 import copy
-import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -30,6 +29,7 @@ LABELS = {"rslora": "rsLoRA", "dora": "DoRA", "qlora": "QLoRA", "longlora": "Lon
 # An update that starts from the weights has large factors, so the same step moves their product further;
 # measured as for ``peft_kinds.RATES``.
 START_OVER_FULL = 3.0
+RSLORA_ALPHA = 8.0  # with it rsLoRA of rank 16 scales by 2, as LoRA does at every rank
 INITS = ("default", "gaussian", "orthogonal", "pissa", "olora", "mica")
 NITER = re.compile(r"pissa_niter_\d+")
 NEEDS_MORE = {
@@ -128,8 +128,8 @@ class Lora(PeftMethod):
         restore_starts(model, state)
 
     def _alpha(self, rank: int) -> float:
-        """The usual alpha of ``rank``: one that scales the update by 2."""
-        return 2 * math.sqrt(rank) if self.method == "rslora" else 2.0 * rank
+        """What scales the update by 2; with rslora at rank 16, and at others by what keeps it as stable."""
+        return RSLORA_ALPHA if self.method == "rslora" else 2.0 * rank
 
     def _patterns(self, layers: Mapping[str, nn.Module]) -> dict[str, Any]:
         """PEFT's two mappings; raises ``ConfigError`` for a pattern without a layer and a rank too large."""

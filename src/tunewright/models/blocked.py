@@ -27,6 +27,10 @@ def blocked_attention(
     ``window`` counts a query's own position; ``softcap`` c makes c tanh(s / c) of a score s. The result is
     (N, Q, Hq, D); its softmax is computed in float32.
     """
+    kind = query.device.type
+    if torch.is_autocast_enabled(kind):  # it holds for the products of the forward pass only
+        dtype = torch.get_autocast_dtype(kind)
+        query, key, value = (x.to(dtype) for x in (query, key, value))
     result: Tensor = _Blocked.apply(query, key, value, scale, window, softcap)  # type: ignore[no-untyped-call]
     return result
 

@@ -1,7 +1,6 @@
 """LoRA: identity at attach, merged = adapter, switched off = base, round trips."""
 
 import json
-import math
 
 import pytest
 import torch
@@ -160,12 +159,12 @@ def test_patterns_that_mean_nothing_are_errors(patterns, message):
 
 
 def test_rslora_scales_by_the_root_of_the_rank():
-    for rank, alpha, expected in ((4, None, 2.0), (16, 8.0, 2.0), (16, None, 2.0)):
+    for rank, alpha, expected in ((4, None, 4.0), (16, 8.0, 2.0), (16, None, 2.0), (25, None, 1.6)):
         model = adapter_of("rslora", rank=rank, alpha=alpha).attach(tiny_model("llama"))
         assert layer_of(model, "mlp.up_proj").scaling["default"] == pytest.approx(expected)
     model = adapter_of("rslora", rank=4, patterns={"q_proj": {"rank": 9}}).attach(tiny_model("llama"))
-    assert layer_of(model, "self_attn.q_proj").scaling["default"] == pytest.approx(2.0)
-    assert model.peft_config["default"].alpha_pattern == {"q_proj": 2 * math.sqrt(9)}
+    assert layer_of(model, "self_attn.q_proj").scaling["default"] == pytest.approx(8.0 / 3)
+    assert model.peft_config["default"].alpha_pattern == {"q_proj": 8.0}
 
 
 def test_dora_learns_magnitudes(tmp_path):

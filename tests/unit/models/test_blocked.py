@@ -61,6 +61,19 @@ def test_bfloat16_is_as_near_to_the_truth_as_one_softmax_in_bfloat16():
         assert (ours - truth).abs().mean() <= 1.25 * (plain - truth).abs().mean()
 
 
+def test_under_autocast_the_products_of_both_passes_are_in_its_format():
+    given = drawn(130, 130, dtype=torch.float32)
+    narrow = [t.detach().bfloat16().requires_grad_() for t in given]
+    with torch.autocast("cpu", torch.bfloat16):
+        out = blocked_attention(*given[:2], given[2].bfloat16(), 0.3, None, None)
+    expected = blocked_attention(*narrow, 0.3, None, None)
+    assert out.dtype == torch.bfloat16 and torch.equal(out, expected)
+    for got, wanted in zip(
+        torch.autograd.grad(out.sum(), given), torch.autograd.grad(expected.sum(), narrow), strict=True
+    ):
+        assert got.dtype == torch.float32 and torch.equal(got, wanted.float())
+
+
 def test_no_weights_are_kept_for_the_backward_pass():
     kept = []
 

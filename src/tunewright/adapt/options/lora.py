@@ -41,7 +41,7 @@ class LoraOptions(PeftOptions):
         None,
         gt=0,
         description="The update is scaled by alpha / rank (rslora: by alpha / sqrt(rank)); default twice the"
-        " rank (rslora: twice its square root).",
+        " rank (rslora: 8, which is the same at rank 16).",
     )
     dropout: float = Field(0.0, ge=0.0, lt=1.0, description="Dropout on the adapter's input.")
     init: str = Field(
