@@ -91,6 +91,8 @@ def quantise(model: Any, config: Any, how: Quantise) -> None:
     kinds = importlib.import_module("bitsandbytes.nn")
     kept = HfQuantizer.get_modules_to_not_convert(model, None, model._keep_in_fp32_modules)
     replace_with_bnb_linear(model, kept, config)
+    tables = dict(functional.name2qmap)  # bitsandbytes keeps them, and what is made here has no data
+    functional.name2qmap.clear()
     for layer in model.modules():
         if isinstance(layer, kinds.Linear4bit):
             data, state = functional.quantize_4bit(
@@ -103,3 +105,5 @@ def quantise(model: Any, config: Any, how: Quantise) -> None:
             weight = kinds.Int8Params(layer.weight.data.to(torch.int8), requires_grad=False)
             weight.SCB = layer.weight.data.new_empty(len(layer.weight), dtype=torch.float32)
             layer.weight = weight
+    functional.name2qmap.clear()
+    functional.name2qmap.update(tables)

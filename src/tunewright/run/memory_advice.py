@@ -16,7 +16,7 @@ Settings = Mapping[str, Any]
 LEAST_TOKENS = 64  # smallest micro-batch that is proposed
 WHOLE = ("full", "freeze")  # methods that keep weights in float32, whatever model.dtype says
 BARE = 16  # rank of a LoRA that is proposed in place of another method
-WORTH = 0.98  # what leaves more than this share of the memory needed is no help
+WORTH = 0.98  # what leaves more than this share of what is needed beside the program is no help
 
 
 class Ladder(NamedTuple):
@@ -88,7 +88,7 @@ class _Search:
         here = self.now
         for place, ladder in enumerate(every):
             least = self.predicted(_merged([*chosen.values(), ladder.rungs[-1]]))
-            if least is None or least.peak > WORTH * here.peak:
+            if least is None or least.peak - least.program > WORTH * (here.peak - here.program):
                 continue
             chosen[place], here = ladder.rungs[-1], least
             if here.peak <= self.limit:
