@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ready
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: setup quickstart test check format docs bench-setup bench prove clean
+.PHONY: setup quickstart test check format docs bench-setup bench bench-memory prove clean
 
 setup: $(STAMP)
 
@@ -43,6 +43,9 @@ bench-setup: setup
 bench: setup
 	$(BIN)/python benchmarks/generation.py
 	$(BIN)/python benchmarks/lora_layers.py
+
+bench-memory: setup
+	$(BIN)/python benchmarks/memory_plan.py
 
 prove: setup
 	$(BIN)/python benchmarks/kill_resume.py

@@ -33,10 +33,11 @@ from tunewright.run.recipe import Recipe
 MB = 2**20
 TRAIN, ANSWER = frozenset({"train"}), frozenset({"answer"})
 EVERY = TRAIN | ANSWER | {"load"}
-# On a CPU the process holds more than lives: what was freed lies in pieces between what is kept, and texts
-# of other lengths do not fit into them. For every byte of activations another half, as measured over dozens
-# of steps (benchmarks/memory_plan.py).
-PIECES = 0.5
+# What a CPU process holds beside what lives, as measured by benchmarks/memory_plan.py: the kernels that are
+# made for its products, and pieces of freed memory between what is kept, into which texts of other lengths do
+# not fit: for every byte of activations about another half.
+KERNELS = 120 * MB
+PIECES = 0.55
 SAMPLED = 200  # steps that are searched for the heaviest micro-batch
 UNKNOWN = {  # requirement of an objective -> why its training cannot be rehearsed
     "rollouts": "the answers it trains on are sampled while it trains",
@@ -171,8 +172,7 @@ class Case:
                 rate_of=compose.rates_of(objective),
             )
             found = of_training(ledger, job, compose.fit_settings(recipe, objective), most)
-        pieces = PIECES * found["activations"] if precision.device.type == "cpu" else 0
-        return found | {"freed pieces": int(pieces)}
+        return _held(found, precision)
 
     def _answering(self, recipe: Recipe, adapter: Adapter) -> Bytes:
         ledger, model, precision = self._shell(recipe, adapter)
@@ -180,7 +180,15 @@ class Case:
         new = 1 if given == "auto" else given
         with ledger:
             ModelForward(model, compute=precision.dtype)  # as after training: its attention is set here
-            return of_answering(ledger, model, self.asked, new, recipe.evaluate.batch_size)
+            found = of_answering(ledger, model, self.asked, new, recipe.evaluate.batch_size)
+        return _held(found, precision)
+
+
+def _held(live: Bytes, precision: Precision) -> Bytes:
+    """With what the process holds beside what lives; a GPU's memory is counted by what torch hands out."""
+    if precision.device.type != "cpu":
+        return live
+    return live | {"kernels": KERNELS, "freed pieces": int(PIECES * live["activations"])}
 
 
 def _with_reference(ready: Ready) -> Sequence[Tokens]:
