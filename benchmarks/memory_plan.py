@@ -49,6 +49,14 @@ CASES: dict[str, tuple[str, ...]] = {
     "ptuning": ("adapt.method=ptuning",),
     "ia3": ("adapt.method=ia3",),
     "adalora": ("adapt.method=adalora",),
+    "vera": ("adapt.method=vera",),
+    "oft": ("adapt.method=oft",),
+    "lora, PiSSA": ("adapt.method=lora", "adapt.init=pissa_niter_4"),
+    "full, 2 layers at a time": ("adapt.method=full", "adapt.sample_layers=2"),
+    "head": ("adapt.method=head", "objective=classify", "data.train={classes}"),
+    "lora, classes": ("adapt.method=lora", "objective=classify", "data.train={classes}"),
+    "lora, DPO": ("adapt.method=lora", "objective=dpo", "data.train={pairs}"),
+    "norms": ("adapt.method=freeze", "adapt.train=norms"),
     "longlora": ("adapt.method=longlora", "data.max_length=8192"),
     "lora, answers": (
         "adapt.method=lora",
@@ -103,23 +111,22 @@ class Row(NamedTuple):
         return 100.0 * (self.planned / self.measured - 1.0)
 
 
-def write_rows(path: Path, count: int = 120) -> None:
-    """Chats of two turns, some 60 to 400 tokens long."""
+def write_rows(folder: Path, count: int = 120) -> None:
+    """Chats of two turns, some 60 to 400 tokens long; the same as pairs of answers; texts with a class."""
     rng = random.Random(0)
 
     def text(longest: int) -> str:
         return " ".join(rng.choice(WORDS) for _ in range(rng.randint(20, longest)))
 
-    rows = [
-        {
-            "messages": [
-                {"role": "user", "content": f"{i}: {text(150)}"},
-                {"role": "assistant", "content": text(180)},
-            ]
-        }
-        for i in range(count)
-    ]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    kinds: dict[str, list[dict[str, Any]]] = {"rows": [], "pairs": [], "classes": []}
+    for i in range(count):
+        asked, answer = {"role": "user", "content": f"{i}: {text(150)}"}, text(180)
+        kinds["rows"].append({"messages": [asked, {"role": "assistant", "content": answer}]})
+        kinds["pairs"].append({"prompt": asked["content"], "chosen": answer, "rejected": text(90)})
+        kinds["classes"].append({"text": asked["content"], "label": ("card", "order", "refund")[i % 3]})
+    for name, rows in kinds.items():
+        lines = (json.dumps(row) + "\n" for row in rows)
+        (folder / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
 
 
 def call(*words: str) -> tuple[dict[str, Any], float]:
@@ -139,7 +146,8 @@ def measure(name: str, words: tuple[str, ...], folder: Path) -> Row:
     recipe = folder / "recipe.yaml"
     recipe.write_text(f"data: {{train: {folder / 'rows.jsonl'}}}\n", encoding="utf-8")
     out = folder / "runs" / name.replace(" ", "-").replace(",", "")
-    words = (*COMMON, *words, f"output.dir={out}")
+    files = {path.stem: path for path in folder.glob("*.jsonl")}
+    words = (*COMMON, *(word.format(**files) for word in words), f"output.dir={out}")
     plan, planning = call("plan", str(recipe), *words)
     result, training = call("train", str(recipe), *words)
     memory = plan["memory"]
@@ -161,7 +169,7 @@ def main() -> None:
     rows = []
     print(f"{'':28} {'planned':>8} {'measured':>8} {'error':>7}   peak in  pieces   plan, run (s)")
     with tempfile.TemporaryDirectory() as folder:
-        write_rows(Path(folder) / "rows.jsonl")
+        write_rows(Path(folder))
         for name, own in CASES.items():
             if options.only and not any(name.startswith(start) for start in options.only):
                 continue

@@ -42,7 +42,7 @@ class _Builder:
                 self.target_segment.append(segment)
                 self.tracks.append((tokens, i))
         for branch in tokens.branches:
-            assert parent is None, "a branch of a branch: attention knows one parent only"
+            assert parent is None, "a branch of a branch: the mean over a text knows one parent only"
             self.add(branch, segment, start + len(tokens.ids) - 1, position + len(tokens.ids))
 
 

@@ -83,9 +83,10 @@ class Case:
 
     @classmethod
     def of(cls, recipe: Recipe, ready: Ready) -> Case:
-        """The case of a run that is ready to begin; measures this process, which holds no weights."""
+        """The case of a run that is ready to begin; measures this process without weights that it may hold."""
         device = ready.parts.loaded.precision.device
-        program = int(resident_mb(device) * MB) if device.type == "cpu" else 0
+        held = sum(p.nbytes for p in ready.parts.loaded.model.parameters() if not p.is_meta)
+        program = int(resident_mb(device) * MB) - held if device.type == "cpu" else 0
         return cls(recipe, ready, _longest_prompts(ready), program)
 
     @property
