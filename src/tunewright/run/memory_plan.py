@@ -83,7 +83,7 @@ class Case:
 
     @classmethod
     def of(cls, recipe: Recipe, ready: Ready) -> Case:
-        """The case of a run that is ready to begin; measures this process without weights that it may hold."""
+        """The case of a run that is ready to begin; measures this process without the weights in it."""
         device = ready.parts.loaded.precision.device
         held = sum(p.nbytes for p in ready.parts.loaded.model.parameters() if not p.is_meta)
         program = int(resident_mb(device) * MB) - held if device.type == "cpu" else 0
