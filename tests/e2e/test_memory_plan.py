@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from tests.contract.small import WORDS, save_small_model, small_values, write_rows
+from tunewright.adapt.options.table import OPTIONS
 from tunewright.core.events import silent
 from tunewright.run.planning import plan
 from tunewright.run.resolve import resolve
@@ -53,7 +54,7 @@ def test_the_settings_that_are_named_make_it_fit(case, file, micro, spared, name
     case = {**case, MICRO: micro, "data.train": case["data.train"].replace("short", file)}
     now = planned(case)
     assert now["fits"] and now["advice"] is None and now["phase"] == "train"
-    program = now["parts_mb"]["program"]
+    program = now["parts_mb"]["program"] + now["parts_mb"]["kernels"]
     wanted = program + (100 - spared) / 100 * (now["peak_mb"] - program)
     short = planned(case, wanted)
     assert not short["fits"]
@@ -62,6 +63,17 @@ def test_the_settings_that_are_named_make_it_fit(case, file, micro, spared, name
     assert short["advice"]["peak_mb"] <= wanted
     again = planned(case | advised, wanted + 20)  # the process that plans has grown a little in the meantime
     assert again["fits"]
+
+
+@pytest.mark.parametrize("method", [*sorted({*OPTIONS} - {"head"}), "vera", "ia3", "loha"])
+def test_every_method_can_be_planned(case, method):
+    if method == "qlora":
+        pytest.importorskip("bitsandbytes")
+    values = {name: value for name, value in case.items() if not name.startswith("adapt")}
+    more = {"factor": 1} if method == "longlora" else {}
+    facts = planned({**values, "adapt": {"method": method, **more}})
+    assert {"load", "train", "answer"} == facts["phases_mb"].keys()
+    assert facts["phases_mb"]["train"] > facts["parts_mb"]["program"]
 
 
 def test_where_nothing_helps_it_says_so(case):

@@ -88,6 +88,8 @@ class AdaLora(PeftMethod):
         config = model.peft_config[NAME]
         config.total_step = steps
         config.tinit, config.tfinal = int(self.options.warm * steps), int(self.options.settle * steps)
+        if step > steps - config.tfinal and config.rank_pattern is None:
+            return  # the end alone is rehearsed (``engine.footprint``): no rank was ever taken away
         model.base_model.update_and_allocate(step)
 
     def state(self, model: Any) -> dict[str, Tensor]:

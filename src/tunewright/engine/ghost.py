@@ -160,7 +160,8 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
         def ghost(tensor: Tensor) -> Tensor:
             if id(tensor) in same:
                 return same[id(tensor)]
-            made = Ghost(tensor, device)
+            with torch.inference_mode(False):  # or it could be no view of a weight
+                made = Ghost(tensor, device)
             if self._counts(made):
                 storage = tensor.untyped_storage()
                 if storage._cdata not in self._known:

@@ -35,6 +35,9 @@ METHODS = {
     "bottleneck": {},
     "prompt": {},
     "ia3": {},
+    "longlora": {},
+    "prefix": {},
+    "ptuning": {},
 }
 
 
