@@ -2,6 +2,7 @@
 
     python benchmarks/lora_layers.py                       # SmolLM2-135M, rank 16, 1024 tokens
     python benchmarks/lora_layers.py --tokens 2048 --bits 4
+    python benchmarks/lora_layers.py --method dora
     python benchmarks/lora_layers.py --device cuda --tokens 8192
 
 Both sides are the same model: ``unfuse`` and ``fuse`` switch between them. They take turns and the median of
@@ -53,6 +54,7 @@ class Setup:
     model: str
     device: str
     dtype: str
+    method: str
     bits: int
     rank: int
     tokens: int
@@ -65,7 +67,7 @@ class Setup:
     def attach(self, base: nn.Module) -> nn.Module:
         """The model with an adapter that does something, the same each time."""
         torch.manual_seed(0)
-        model = adapter_of("lora", rank=self.rank).attach(base).train()
+        model = adapter_of(self.method, rank=self.rank).attach(base).train()
         for name, parameter in trainable(model).items():
             if "lora_B" in name:
                 nn.init.normal_(parameter, std=0.02)
@@ -212,6 +214,7 @@ def main() -> None:
     parser.add_argument("--model", default="smollm2-135m-instruct")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="bfloat16")
+    parser.add_argument("--method", default="lora", choices=("lora", "rslora", "dora"))
     parser.add_argument("--bits", type=int, default=16, choices=(4, 8, 16), help="of the base's weights")
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--tokens", type=int, default=1024)
@@ -224,13 +227,21 @@ def main() -> None:
         torch.set_num_threads(1)
     else:
         use_all_cores()
-    setup = Setup(options.model, options.device, options.dtype, options.bits, options.rank, options.tokens)
+    setup = Setup(
+        options.model,
+        options.device,
+        options.dtype,
+        options.method,
+        options.bits,
+        options.rank,
+        options.tokens,
+    )
     with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as alone:
         peak = {side: alone.apply(peak_of, (side, setup)) for side in SIDES}  # while this process is small
     loaded = setup.load()
     model, dtype = setup.attach(loaded.model), loaded.precision.dtype
-    print(f"{loaded.ref.name}, {loaded.precision.reason}, {options.bits}-bit base, rank {options.rank},")
-    print(f"{options.tokens} tokens, {torch.get_num_threads()} thread(s)")
+    print(f"{loaded.ref.name}, {loaded.precision.reason}, {options.bits}-bit base,")
+    print(f"{options.method} of rank {options.rank}, {options.tokens} tokens, {torch.get_num_threads()} thread(s)")
 
     make = partial(layers_step, linear_layers(model, options.layers), options.tokens, dtype)
     layers, bare = make(), make(bare=True)

@@ -2,9 +2,9 @@
 
 PEFT computes the low-rank part apart in float32 and keeps a float32 copy of ``x`` for every layer. The step
 of ``fused_product.py`` takes its place where both are the same function: plain LoRA (rsLoRA and LoRA+ are
-that too) without dropout on a frozen linear layer, a Conv1D or a quantised layer. All else goes through
-PEFT's own forward. Which of the two is decided in each call: adapters are added, switched and merged at any
-time.
+that too) and DoRA (``fused_dora.py``), without dropout on a frozen linear layer, a Conv1D or a quantised
+layer. All else goes through PEFT's own forward. Which of the two is decided in each call: adapters are added,
+switched and merged at any time.
 """
 
 from __future__ import annotations
@@ -14,19 +14,22 @@ import types
 from typing import Any
 
 import torch
+from peft.tuners.lora.dora import DoraLinearLayer
 from peft.tuners.lora.layer import Linear as LoraLinear
+from peft.tuners.lora.variants import DoraLinearVariant
 from torch import Tensor, nn
 
+from tunewright.adapt.fused_dora import dora_product
 from tunewright.adapt.fused_product import LoraProduct, frozen, untouched
 
 FEW_BITS = ("Linear4bit", "Linear8bitLt")
 
 
 def fuse(model: nn.Module) -> int:
-    """Replace the forward of every plain LoRA layer by the fused one; returns how many were."""
+    """Replace the forward of every plain LoRA and DoRA layer by the fused one; returns how many were."""
     count = 0
     for module in model.modules():
-        if type(module) in _kinds() and _has_own_forward(module) and _plain_adapter(module) is not None:
+        if type(module) in _kinds() and _has_own_forward(module) and _known_adapter(module) is not None:
             module.forward = types.MethodType(_forward, module)
             count += 1
     return count
@@ -52,26 +55,42 @@ def _has_own_forward(module: nn.Module) -> bool:
 
 
 def _forward(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    name = None if args or kwargs else _plain_adapter(self)  # arguments mix adapters or switch aLoRA on
+    name = None if args or kwargs else _known_adapter(self)  # arguments mix adapters or switch aLoRA on
     base = None if name is None else frozen(self.get_base_layer(), x)
     if name is None or base is None or not _wide_enough(self.lora_A[name].weight.dtype, base.dtype):
         plain: Tensor = type(self).forward(self, x, *args, **kwargs)
         return plain
-    a, b = self.lora_A[name].weight, self.lora_B[name].weight
-    y: Tensor = LoraProduct.apply(x.to(base.dtype), a, b, base, self.scaling[name])
+    a, b, x = self.lora_A[name].weight, self.lora_B[name].weight, x.to(base.dtype)
+    if name in self.lora_variant:
+        return dora_product(x, a, b, _magnitude(self, name), base, self.scaling[name]).to(base.gives)
+    y: Tensor = LoraProduct.apply(x, a, b, base, self.scaling[name])
     return y.to(base.gives)
 
 
-def _plain_adapter(layer: Any) -> str | None:
-    """The active adapter if it is the only one and adds ``s (x Aᵀ) Bᵀ`` and no more, else None."""
+def _known_adapter(layer: Any) -> str | None:
+    """The active adapter if it is the only one and adds ``s (x Aᵀ) Bᵀ``, at most scaled by DoRA, else None."""
     if layer.disable_adapters or layer.merged or not layer.cast_input_dtype_enabled:
         return None
     names = [name for name in layer.active_adapters if name in layer.lora_A]
-    if len(names) != 1 or names[0] in layer.lora_variant:  # DoRA, aLoRA and their like are variants
+    if len(names) != 1 or not _is_known_variant(layer, names[0]):
         return None
     a, b, dropout = (part[names[0]] for part in (layer.lora_A, layer.lora_B, layer.lora_dropout))
     plain = _is_factor(a) and _is_factor(b) and type(dropout) is nn.Identity
     return names[0] if plain else None
+
+
+def _is_known_variant(layer: Any, name: str) -> bool:
+    """Whether the adapter is plain LoRA or plain DoRA; aLoRA and others do more."""
+    variant = layer.lora_variant.get(name)
+    if variant is None:
+        return True
+    scaled = layer.lora_magnitude_vector[name] if type(variant) is DoraLinearVariant else None
+    return type(scaled) is DoraLinearLayer and untouched(scaled)
+
+
+def _magnitude(layer: Any, name: str) -> Tensor:
+    weight: Tensor = layer.lora_magnitude_vector[name].weight
+    return weight
 
 
 def _is_factor(layer: nn.Module) -> bool:

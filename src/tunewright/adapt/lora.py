@@ -16,6 +16,7 @@ from peft import PeftConfig
 from torch import Tensor, nn
 
 from tunewright.adapt.fused import fuse
+from tunewright.adapt.fused_dora import measure_magnitudes
 from tunewright.adapt.options.lora import LoraOptions
 from tunewright.adapt.peft_method import PeftMethod
 from tunewright.adapt.start import begin, moves_base, restore_starts, save_plain, starts
@@ -87,6 +88,8 @@ class Lora(PeftMethod):
         wrapped = super().attach(model)
         if moves_base(self.options.init) and not next(model.parameters()).is_meta:
             begin(wrapped, self.options.init)
+        if self.method == "dora":
+            measure_magnitudes(wrapped)
         fuse(wrapped)
         return wrapped
 
