@@ -241,7 +241,8 @@ def main() -> None:
     loaded = setup.load()
     model, dtype = setup.attach(loaded.model), loaded.precision.dtype
     print(f"{loaded.ref.name}, {loaded.precision.reason}, {options.bits}-bit base,")
-    print(f"{options.method} of rank {options.rank}, {options.tokens} tokens, {torch.get_num_threads()} thread(s)")
+    threads = torch.get_num_threads()
+    print(f"{options.method} of rank {options.rank}, {options.tokens} tokens, {threads} thread(s)")
 
     make = partial(layers_step, linear_layers(model, options.layers), options.tokens, dtype)
     layers, bare = make(), make(bare=True)

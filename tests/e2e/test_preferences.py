@@ -358,16 +358,6 @@ def test_rows_that_do_not_fit_are_refused(tiny, pairs, data, tmp_path, whole):
     with pytest.raises(DataError, match=r"answers to judge are disliked .*data\.split"):
         words = ("objective=kto", f"data.test={held}")
         train(recipe(tiny, write(tmp_path / "m.jsonl", liked), tmp_path / "run", "lora", *words))
-    with pytest.raises(
-        DataError,
-        match=r"answers to judge are liked \(the first at .*l\.jsonl:1\), and liked_auc.*add disliked",
-    ):
-        evaluate(tiny, tmp_path / "l.jsonl")
-    liked[::2] = [{**row, "label": False} for row in liked[::2]]
-    held = write(tmp_path / "h.jsonl", [{**row, "prompt": f"z {i}"} for i, row in enumerate(liked[::2])])
-    with pytest.raises(DataError, match=r"answers to judge are disliked .*data\.split"):
-        words = ("objective=kto", f"data.test={held}")
-        train(recipe(tiny, write(tmp_path / "m.jsonl", liked), tmp_path / "run", "lora", *words))
     long = [{"prompt": "word " * 600, "chosen": "yes", "rejected": "no"}] * 2
     with pytest.raises(DataError, match=r"x\.jsonl:1: the model has room for 512 tokens"):
         evaluate(whole, write(tmp_path / "x.jsonl", long))

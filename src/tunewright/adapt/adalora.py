@@ -89,7 +89,7 @@ class AdaLora(PeftMethod):
         config.total_step = steps
         config.tinit, config.tfinal = int(self.options.warm * steps), int(self.options.settle * steps)
         if step > steps - config.tfinal and config.rank_pattern is None:
-            return  # the end alone is rehearsed (``engine.footprint``): no rank was ever taken away
+            return  # so short a run, or one planned from its end, has taken no rank away: nothing settles
         model.base_model.update_and_allocate(step)
 
     def state(self, model: Any) -> dict[str, Tensor]:

@@ -3,15 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
 LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.")
 EMBEDDING = re.compile(r"(?:^|\.)(?:embed_tokens|wte|wpe|embeddings?)\.")
-
-
-def layers_of(model: Any) -> int:
-    """Number of layers of the model."""
-    return int(model.config.get_text_config().num_hidden_layers)
 
 
 def depth_of(name: str, layers: int) -> int:
@@ -20,3 +14,8 @@ def depth_of(name: str, layers: int) -> int:
     if found:
         return int(found[1]) + 1
     return 0 if EMBEDDING.search(name) else layers + 1
+
+
+def decayed(name: str, layers: int, decay: float) -> float:
+    """``decay`` once for every layer above the parameter's own: layer-wise decay of the learning rate."""
+    return decay ** (layers + 1 - depth_of(name, layers))

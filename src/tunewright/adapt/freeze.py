@@ -9,10 +9,11 @@ import torch
 from torch import nn
 
 from tunewright.adapt.base import Method, Names
-from tunewright.adapt.depth import depth_of, layers_of
+from tunewright.adapt.depth import decayed, depth_of
 from tunewright.adapt.options.weights import FreezeOptions
 from tunewright.core.errors import ConfigError
 from tunewright.core.names import nearest
+from tunewright.models.causal import number_of_layers
 
 FEW = 30.0  # where so few numbers train they need larger steps: see ``peft_kinds.RATES`` for ``ln_tuning``
 
@@ -37,7 +38,7 @@ class Freeze(Method):
 
     def attach(self, model: Any) -> nn.Module:
         """Freeze all but the part. Raises ``ConfigError`` where the model has no such part."""
-        self._layers = layers_of(model)
+        self._layers = number_of_layers(model)
         chosen = self._chosen(model)
         for parameter in model.parameters():
             parameter.requires_grad_(any(parameter is c for c in chosen))
@@ -46,7 +47,7 @@ class Freeze(Method):
 
     def rate_of(self, name: str) -> float:
         """``layer_decay`` once for every layer above the parameter's own."""
-        return float(self.options.layer_decay ** (self._layers + 1 - depth_of(name, self._layers)))
+        return decayed(name, self._layers, self.options.layer_decay)
 
     def active(self, step: int, steps: int, seed: int) -> Names | None:
         """The layers that have thawed by ``step``: one at the start, all after the share ``unfreeze``."""

@@ -8,10 +8,11 @@ import torch
 from torch import nn
 
 from tunewright.adapt.base import Method, Names
-from tunewright.adapt.depth import depth_of, layers_of
+from tunewright.adapt.depth import decayed, depth_of
 from tunewright.adapt.options.weights import FullOptions
 from tunewright.core.errors import ConfigError
 from tunewright.core.hashing import seed_from
+from tunewright.models.causal import number_of_layers
 
 FORMATS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -35,7 +36,7 @@ class Full(Method):
         """Unfreeze everything. Raises ``ConfigError`` if dropout is asked of a model that has none, or more
         layers than there are."""
         model.requires_grad_(True)
-        self._layers = layers_of(model)
+        self._layers = number_of_layers(model)
         if self.options.dropout > 0:
             touched = [m for m in model.modules() if hasattr(m, "attention_dropout")]
             for module in touched:
@@ -50,7 +51,7 @@ class Full(Method):
 
     def rate_of(self, name: str) -> float:
         """``layer_decay`` once for every layer above the parameter's own."""
-        return float(self.options.layer_decay ** (self._layers + 1 - depth_of(name, self._layers)))
+        return decayed(name, self._layers, self.options.layer_decay)
 
     def active(self, step: int, steps: int, seed: int) -> Names | None:
         """The layers whose turn it is, and what is in no layer."""

@@ -68,7 +68,7 @@ def _forward(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
 
 
 def _known_adapter(layer: Any) -> str | None:
-    """The active adapter if it is the only one and adds ``s (x Aᵀ) Bᵀ``, at most scaled by DoRA, else None."""
+    """The active adapter if it is the only one and adds ``s (x Aᵀ) Bᵀ``, scaled by DoRA or not, or None."""
     if layer.disable_adapters or layer.merged or not layer.cast_input_dtype_enabled:
         return None
     names = [name for name in layer.active_adapters if name in layer.lora_A]

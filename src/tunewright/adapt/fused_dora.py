@@ -18,7 +18,7 @@ ADAPTER = "default"
 
 
 def dora_product(x: Tensor, a: Tensor, b: Tensor, magnitude: Tensor, base: Frozen, scale: float) -> Tensor:
-    """y = f (x Wᵀ + s (x Aᵀ) Bᵀ) + c with f = ``magnitude`` / norms, both (out,); the rest as ``LoraProduct``.
+    """y = f (x Wᵀ + s (x Aᵀ) Bᵀ) + c with f = ``magnitude`` / norms, (out,); the rest as ``LoraProduct``.
 
     A magnitude of exactly 0 has the gradient nan.
     """

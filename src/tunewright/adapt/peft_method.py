@@ -14,12 +14,12 @@ from peft import PeftConfig, get_peft_model
 from torch import nn
 
 from tunewright.adapt.base import LORA_OVER_FULL, Method, trainable
-from tunewright.adapt.depth import layers_of
 from tunewright.adapt.options.lora import PeftOptions
 from tunewright.adapt.peft_kinds import UNMERGED, UNREAD, USUAL, config_class, rate_prior
 from tunewright.adapt.targets import conv_layers, last_of_mlp, norm_layers, resolved
 from tunewright.core.errors import ConfigError
 from tunewright.core.names import nearest
+from tunewright.models.causal import number_of_layers
 from tunewright.models.copies import widen_copies
 from tunewright.models.quantised import is_quantised
 from tunewright.models.quiet import quiet_peft
@@ -95,7 +95,7 @@ class PeftMethod(Method):
         """PEFT's config for ``model``."""
         values = {**USUAL.get(self.method, {}), **self._targets(model), **(self.options.model_extra or {})}
         if self.method == "adaption_prompt":
-            values.setdefault("adapter_layers", layers_of(model))
+            values.setdefault("adapter_layers", number_of_layers(model))
         return self._make(values)
 
     @contextmanager
@@ -166,7 +166,7 @@ class PeftMethod(Method):
     def _check_layers(self, model: Any, layers: Mapping[str, nn.Module]) -> None:
         """Raise ``ConfigError`` for a layer number that the model has not."""
         chosen = (self.options.model_extra or {}).get("layers_to_transform")
-        count = layers_of(model)
+        count = number_of_layers(model)
         for number in [chosen] if isinstance(chosen, int) else chosen or []:
             if not isinstance(number, int) or not 0 <= number < count:
                 raise ConfigError(

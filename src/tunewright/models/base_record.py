@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from tunewright.core.errors import ConfigError, ModelError
+from tunewright.core.errors import ModelError
+from tunewright.models.causal import decoder_layers
 from tunewright.models.changes import NONE, Changes
-from tunewright.models.savers import layers_of
 
 BASE_RECORD = "base.json"
 
@@ -58,13 +58,10 @@ def fingerprints(model: nn.Module) -> dict[str, str]:
     ``vectors`` are norms and biases, ``matrices`` the first row of every matrix; a model in few
     bits has none. Numbers are rounded to bfloat16: the format that a model was read in makes no difference.
     """
-    try:
-        layers = layers_of(model)
-    except ConfigError:  # a model of another build: its form alone has to tell it from others
-        return {}
+    layers = decoder_layers(model)  # none of a model of another build: its form alone tells it from others
     found: dict[str, Any] = {}
     few_bits = False
-    for place in sorted({0, len(layers) // 2, len(layers) - 1}):
+    for place in sorted({0, len(layers) // 2, len(layers) - 1} if layers else ()):
         for name, weight in sorted(layers[place].named_parameters()):
             kind = "vectors" if weight.dim() == 1 else "matrices"
             few_bits |= not weight.is_floating_point()

@@ -25,6 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tunewright.core.errors import ModelError
+from tunewright.models.causal import decoder_layers, number_of_layers
 
 NAME = "bottleneck"  # of the submodule of a layer
 ATTENTION = ("self_attn", "attn", "attention", "self_attention")
@@ -101,11 +102,10 @@ def attach(lm: Any, form: Form) -> None:
 
 def layers_of(lm: Any) -> list[Any]:
     """The layers of the text decoder; raises ``ModelError`` where they are not in one list."""
-    count = lm.config.get_text_config().num_hidden_layers
-    for module in lm.get_decoder().modules():
-        if isinstance(module, nn.ModuleList) and len(module) == count:
-            return list(module)
-    raise _unknown(lm, f"no list of {count} layers in its decoder")
+    layers = decoder_layers(lm)
+    if not layers:
+        raise _unknown(lm, f"no list of {number_of_layers(lm)} layers in its decoder")
+    return layers
 
 
 def bottlenecks_of(model: nn.Module) -> list[Bottleneck]:

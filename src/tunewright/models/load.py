@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -181,13 +181,13 @@ def load(
         assert changes == NONE, "an adapter says itself what its base must be"
         changes = recorded_changes(ref.adapter)
     kwargs: dict[str, Any] = {"dtype": weights or precision.dtype, "use_safetensors": True}
-    folder = ref.path
-    if ref.path.endswith(".gguf"):
-        folder, kwargs["gguf_file"] = str(Path(ref.path).parent), Path(ref.path).name
+    folder, extra = files_of(ref)
+    if extra:
+        kwargs = kwargs | extra
         kwargs.pop("use_safetensors")
     if changes.quantise is not None:
-        _refuse_quantised(ref, lambda: _config(ref, folder, kwargs))
-    kwargs |= changed_loading(changes, precision, lambda: _config(ref, folder, kwargs))
+        _refuse_quantised(ref)
+    kwargs |= changed_loading(changes, precision, lambda: config_of(ref))
     heads = read_heads(ref.adapter or Path(ref.path))
     if heads is None:
         refuse_foreign(ref.name, ref.adapter or Path(ref.path))
@@ -198,7 +198,7 @@ def load(
     if changes.quantise is not None or is_quantised(model):
         settle(model, weights or precision.dtype)
     if changes.rope:
-        remember(model, _config(ref, folder, kwargs))
+        remember(model, config_of(ref))
     parameters = number_of_parameters(model)
     tokenizer, note = load_tokenizer(name, template)
     notes += [note] if note else []
@@ -242,21 +242,32 @@ def _with_adapter(ref: ModelRef, model: Any) -> Any:
 def load_tokenizer(name: str, template: str | None = None) -> tuple[Any, str | None]:
     """The tokenizer alone, with its chat template settled, and a note if that is not the model's own."""
     ref = resolve(name)
-    folder, extra = ref.path, {}
+    folder, extra = files_of(ref)
     if ref.adapter is not None and (ref.adapter / "tokenizer_config.json").exists():
-        folder = str(ref.adapter)
-    elif ref.path.endswith(".gguf"):
-        folder, extra = str(Path(ref.path).parent), {"gguf_file": Path(ref.path).name}
+        folder, extra = str(ref.adapter), {}
     tokenizer = reading(ref, lambda: AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **extra))
     tokenizer.chat_template, note = _template(tokenizer, template)
     return tokenizer, note
 
 
-def _refuse_quantised(ref: ModelRef, config: Callable[[], Any]) -> None:
+def files_of(ref: ModelRef) -> tuple[str, dict[str, str]]:
+    """What transformers' ``from_pretrained`` is given to find the files of ``ref``: a place, and options."""
+    if ref.path.endswith(".gguf"):
+        return str(Path(ref.path).parent), {"gguf_file": Path(ref.path).name}
+    return ref.path, {}
+
+
+def config_of(ref: ModelRef) -> Any:
+    """The config of ``ref``, read anew."""
+    folder, extra = files_of(ref)
+    return reading(ref, lambda: AutoConfig.from_pretrained(folder, trust_remote_code=False, **extra))
+
+
+def _refuse_quantised(ref: ModelRef) -> None:
     """Raise ``ModelError`` for a model whose file holds few bits already: what is gone does not come back."""
     if ref.path.endswith(".gguf"):
         kind = "a .gguf file"
-    elif getattr(config(), "quantization_config", None):
+    elif getattr(config_of(ref), "quantization_config", None):
         kind = "stored in few bits"
     else:
         return
@@ -264,11 +275,6 @@ def _refuse_quantised(ref: ModelRef, config: Callable[[], Any]) -> None:
         f"{ref.name} is {kind} and cannot be quantised while it is read; give the model's own weights as"
         " safetensors, or use adapt.method lora"
     )
-
-
-def _config(ref: ModelRef, folder: str, kwargs: dict[str, Any]) -> Any:
-    extra = {"gguf_file": kwargs["gguf_file"]} if "gguf_file" in kwargs else {}
-    return reading(ref, lambda: AutoConfig.from_pretrained(folder, trust_remote_code=False, **extra))
 
 
 def _template(tokenizer: Any, override: str | None) -> tuple[str, str | None]:

@@ -13,7 +13,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.checkpoint import checkpoint
 
 from tunewright.core.errors import ConfigError
-from tunewright.models.causal import causal_lm
+from tunewright.models.causal import causal_lm, decoder_layers, number_of_layers
 from tunewright.models.score import is_head
 
 SMALL = 2**12  # bytes below which a tensor stays where it is
@@ -21,12 +21,11 @@ SMALL = 2**12  # bytes below which a tensor stays where it is
 
 def layers_of(model: Any) -> list[nn.Module]:
     """The decoder's layers, from below; raises ``ConfigError`` for a model of another build."""
-    lm = causal_lm(model)
-    count = lm.config.get_text_config().num_hidden_layers
-    for module in lm.base_model.modules():
-        if isinstance(module, nn.ModuleList) and len(module) == count:
-            return list(module)
-    raise ConfigError(f"train.memory: cannot find the {count} layers of {type(lm).__name__}; leave it out")
+    layers = decoder_layers(model)
+    if not layers:
+        count, kind = number_of_layers(model), type(causal_lm(model)).__name__
+        raise ConfigError(f"train.memory: cannot find the {count} layers of {kind}; leave it out")
+    return layers
 
 
 def check_layers(model: Any, count: int) -> None:

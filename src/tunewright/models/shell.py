@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
+from transformers import AutoModelForCausalLM, GenerationConfig
 from transformers.integrations.bitsandbytes import replace_with_bnb_linear
 from transformers.quantizers.base import HfQuantizer
 
 from tunewright.models.causal import number_of_parameters
 from tunewright.models.changes import NONE, Changes, Quantise
-from tunewright.models.load import Loaded, ModelRef, load_tokenizer, reading, resolve
+from tunewright.models.load import Loaded, ModelRef, config_of, load_tokenizer, reading, resolve
 from tunewright.models.precision import Precision, choose, computing_in
 from tunewright.models.prepare import changed_loading, grow_vocabulary, refuse_known
 from tunewright.models.quantised import settle
@@ -67,14 +67,6 @@ def build(ref: ModelRef, precision: Precision, weights: torch.dtype | None, chan
     if (folder / "generation_config.json").exists():
         model.generation_config = GenerationConfig.from_pretrained(folder)
     return model
-
-
-def config_of(ref: ModelRef) -> Any:
-    """The config of ``ref``, read anew."""
-    folder, extra = ref.path, {}
-    if ref.path.endswith(".gguf"):
-        folder, extra = str(Path(ref.path).parent), {"gguf_file": Path(ref.path).name}
-    return reading(ref, lambda: AutoConfig.from_pretrained(folder, trust_remote_code=False, **extra))
 
 
 def bytes_on_disk(ref: ModelRef) -> int | None:

@@ -20,6 +20,7 @@ from tunewright.engine.loop import Job
 from tunewright.engine.memory import resident_mb
 from tunewright.evaluate.baselines import with_shots
 from tunewright.evaluate.metrics import METRICS, split_task
+from tunewright.models.causal import number_of_layers
 from tunewright.models.forward import ModelForward
 from tunewright.models.precision import Precision, choose, computing_in
 from tunewright.models.savers import saving
@@ -115,8 +116,7 @@ class Case:
     @property
     def layers(self) -> int:
         """How many the model has."""
-        config: Any = self.ready.parts.loaded.model.config
-        return int(config.get_text_config().num_hidden_layers)
+        return number_of_layers(self.ready.parts.loaded.model)
 
     def predict(
         self, recipe: Recipe, touched: frozenset[str] = EVERY, before: Prediction | None = None
@@ -137,11 +137,16 @@ class Case:
         }
         return Prediction(phases, self.program)
 
-    def _shell(self, recipe: Recipe, adapter: Adapter) -> tuple[Ledger, Any, Precision]:
-        """The model of ``recipe`` with its adapter, ready to train, without data."""
+    def _base(self, recipe: Recipe, adapter: Adapter) -> tuple[Any, Precision]:
+        """The model of ``recipe`` as it is loaded, without data."""
         precision = computing_in(adapter.weights, choose(recipe.model.device, recipe.model.dtype))
-        model = build(self.ready.parts.loaded.ref, precision, adapter.weights, adapter.changes)
-        model = adapter.attach(model)
+        ref = self.ready.parts.loaded.ref
+        return build(ref, precision, adapter.weights, adapter.changes), precision
+
+    def _adapted(self, recipe: Recipe, adapter: Adapter) -> tuple[Ledger, Any, Precision]:
+        """The same with its adapter and heads, ready to train."""
+        base, precision = self._base(recipe, adapter)
+        model = adapter.attach(base)
         attach(model, self.ready.parts.objective.heads)
         ledger = Ledger(precision.device)
         ledger.emptied(model)
@@ -149,17 +154,15 @@ class Case:
 
     def _loading(self, recipe: Recipe, adapter: Adapter) -> Bytes:
         """Weights of another format than their file's are made beside it; others are the file, mapped."""
-        precision = computing_in(adapter.weights, choose(recipe.model.device, recipe.model.dtype))
-        ref = self.ready.parts.loaded.ref
-        model = build(ref, precision, adapter.weights, adapter.changes)
+        model, precision = self._base(recipe, adapter)
         ledger = Ledger(precision.device)
         ledger.emptied(model)
-        weights, stored = total(ledger.live), bytes_on_disk(ref) or 0
+        weights, stored = total(ledger.live), bytes_on_disk(self.ready.parts.loaded.ref) or 0
         same = abs(stored - weights) < 0.1 * weights  # a file holds little besides
         return {"weights": weights, "file": 0 if same or precision.device.type != "cpu" else stored}
 
     def _training(self, recipe: Recipe, adapter: Adapter) -> Bytes:
-        ledger, model, precision = self._shell(recipe, adapter)
+        ledger, model, precision = self._adapted(recipe, adapter)
         objective = self.ready.parts.objective
         most = heaviest(self.steps, recipe.train.micro_tokens)
         memory, neftune = recipe.train.memory, compose.neftune_of(recipe)
@@ -176,7 +179,7 @@ class Case:
         return _held(found, precision)
 
     def _answering(self, recipe: Recipe, adapter: Adapter) -> Bytes:
-        ledger, model, precision = self._shell(recipe, adapter)
+        ledger, model, precision = self._adapted(recipe, adapter)
         given = recipe.evaluate.max_new_tokens
         new = 1 if given == "auto" else given
         with ledger:

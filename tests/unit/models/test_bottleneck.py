@@ -11,7 +11,8 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
-from tests.tiny import FAMILIES, OTHERS, tiny_model, tiny_tokenizer
+from tests.contract.small import save_small_model
+from tests.tiny import FAMILIES, OTHERS, tiny_model
 from tunewright.core.errors import ModelError
 from tunewright.core.records import Tokens
 from tunewright.engine.batch import build_batch
@@ -242,10 +243,7 @@ def test_experts_and_tuples():
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
-    path = tmp_path_factory.mktemp("models") / "tiny"
-    tiny_model().save_pretrained(path)
-    tiny_tokenizer().save_pretrained(path)
-    return path
+    return save_small_model(tmp_path_factory.mktemp("models") / "tiny")
 
 
 @pytest.fixture
@@ -344,8 +342,7 @@ def test_damaged_files_are_refused(saved, how, message):
 
 def test_another_base_is_refused(saved, tmp_path):
     other = tmp_path / "other"
-    tiny_model(hidden_size=32).save_pretrained(other)
-    tiny_tokenizer().save_pretrained(other)
+    save_small_model(other, hidden_size=32)
     folder = shutil.copytree(saved, tmp_path / "moved", ignore=shutil.ignore_patterns("other", "moved"))
     facts = json.loads((folder / "adapter_config.json").read_text())
     (folder / "adapter_config.json").write_text(json.dumps({**facts, "base_model_name_or_path": str(other)}))
