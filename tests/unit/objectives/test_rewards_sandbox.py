@@ -235,12 +235,13 @@ LINE = next(i for i, line in enumerate(CODE.splitlines(), 1) if "no such thing" 
     ],
 )
 def test_an_answer_that_runs_away(file, answer, message):
-    with Sandbox(file, "runs_away", Limits(0.5, 256)) as sandbox:
+    seconds = 0.5 if "0.5 s" in message else 10.0  # a busy machine takes a while to fill memory
+    with Sandbox(file, "runs_away", Limits(seconds, 256)) as sandbox:
         sandbox.start()
         start = time.monotonic()
         with pytest.raises(RewardError) as caught:
             sandbox.call(Row("", answer, {}))
-        assert time.monotonic() - start < 1.5
+        assert time.monotonic() - start < seconds + 1
         assert str(caught.value).startswith("runs_away() of my_rewards.py " + message)
         assert sandbox.call(Row("", "fine", {})) == 1.0  # and it goes on, in a new process if need be
 
