@@ -57,7 +57,7 @@ CASES: dict[str, tuple[str, ...]] = {
     "lora, classes": ("adapt.method=lora", "objective=classify", "data.train={classes}"),
     "lora, DPO": ("adapt.method=lora", "objective=dpo", "data.train={pairs}"),
     "norms": ("adapt.method=freeze", "adapt.train=norms"),
-    "longlora": ("adapt.method=longlora", "data.max_length=8192"),
+    "longlora": ("adapt.method=longlora", "data.max_length=32768"),
     "lora, answers": (
         "adapt.method=lora",
         "evaluate.max_new_tokens=48",
@@ -147,7 +147,9 @@ def measure(name: str, words: tuple[str, ...], folder: Path) -> Row:
     recipe.write_text(f"data: {{train: {folder / 'rows.jsonl'}}}\n", encoding="utf-8")
     out = folder / "runs" / name.replace(" ", "-").replace(",", "")
     files = {path.stem: path for path in folder.glob("*.jsonl")}
-    words = (*COMMON, *(word.format(**files) for word in words), f"output.dir={out}")
+    judges = any(word.startswith("objective=") for word in words)  # and then nothing is written
+    common = [word for word in COMMON if not (judges and word.startswith("evaluate.max_new_tokens"))]
+    words = (*common, *(word.format(**files) for word in words), f"output.dir={out}")
     plan, planning = call("plan", str(recipe), *words)
     result, training = call("train", str(recipe), *words)
     memory = plan["memory"]

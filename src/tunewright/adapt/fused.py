@@ -2,9 +2,9 @@
 
 PEFT computes the low-rank part apart in float32 and keeps a float32 copy of ``x`` for every layer. The step
 of ``fused_product.py`` takes its place where both are the same function: plain LoRA (rsLoRA and LoRA+ are
-that too) and DoRA (``fused_dora.py``), without dropout on a frozen linear layer, a Conv1D or a quantised
-layer. All else goes through PEFT's own forward. Which of the two is decided in each call: adapters are added,
-switched and merged at any time.
+that too), DoRA (``fused_dora.py``) and starts elsewhere than at nothing (``fused_start.py``), without dropout
+on a frozen linear layer, a Conv1D or a quantised layer. All else goes through PEFT's own forward. Which of
+the two is decided in each call: adapters are added, switched and merged at any time.
 """
 
 from __future__ import annotations
@@ -20,13 +20,15 @@ from peft.tuners.lora.variants import DoraLinearVariant
 from torch import Tensor, nn
 
 from tunewright.adapt.fused_dora import dora_product
-from tunewright.adapt.fused_product import LoraProduct, frozen, untouched
+from tunewright.adapt.fused_product import Frozen, LoraProduct, frozen, untouched
+from tunewright.adapt.fused_start import StartProduct
+from tunewright.adapt.start import FromStart
 
 FEW_BITS = ("Linear4bit", "Linear8bitLt")
 
 
 def fuse(model: nn.Module) -> int:
-    """Replace the forward of every plain LoRA and DoRA layer by the fused one; returns how many were."""
+    """Replace the forward of every layer it knows by the fused one; returns how many were."""
     count = 0
     for module in model.modules():
         if type(module) in _kinds() and _has_own_forward(module) and _known_adapter(module) is not None:
@@ -61,10 +63,18 @@ def _forward(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         plain: Tensor = type(self).forward(self, x, *args, **kwargs)
         return plain
     a, b, x = self.lora_A[name].weight, self.lora_B[name].weight, x.to(base.dtype)
-    if name in self.lora_variant:
-        return dora_product(x, a, b, _magnitude(self, name), base, self.scaling[name]).to(base.gives)
-    y: Tensor = LoraProduct.apply(x, a, b, base, self.scaling[name])
+    y: Tensor = _product(self, name, x, a, b, base)
     return y.to(base.gives)
+
+
+def _product(layer: Any, name: str, x: Tensor, a: Tensor, b: Tensor, base: Frozen) -> Any:
+    """By the kind of the adapter."""
+    variant, scale = layer.lora_variant.get(name), layer.scaling[name]
+    if isinstance(variant, DoraLinearVariant):
+        return dora_product(x, a, b, layer.lora_magnitude_vector[name].weight, base, scale)
+    if isinstance(variant, FromStart):
+        return StartProduct.apply(x, a, b, layer.start_a, layer.start_b, base, scale)
+    return LoraProduct.apply(x, a, b, base, scale)
 
 
 def _known_adapter(layer: Any) -> str | None:
@@ -80,17 +90,12 @@ def _known_adapter(layer: Any) -> str | None:
 
 
 def _is_known_variant(layer: Any, name: str) -> bool:
-    """Whether the adapter is plain LoRA or plain DoRA; aLoRA and others do more."""
+    """Whether the adapter is plain LoRA or DoRA, or starts elsewhere; aLoRA and others do more."""
     variant = layer.lora_variant.get(name)
-    if variant is None:
+    if variant is None or type(variant) is FromStart:
         return True
     scaled = layer.lora_magnitude_vector[name] if type(variant) is DoraLinearVariant else None
     return type(scaled) is DoraLinearLayer and untouched(scaled)
-
-
-def _magnitude(layer: Any, name: str) -> Tensor:
-    weight: Tensor = layer.lora_magnitude_vector[name].weight
-    return weight
 
 
 def _is_factor(layer: nn.Module) -> bool:

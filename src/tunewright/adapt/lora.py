@@ -86,7 +86,7 @@ class Lora(PeftMethod):
     def attach(self, model: Any) -> nn.Module:
         """Wrap ``model``; raises ``ConfigError`` if a target names no layer or the rank exceeds a layer."""
         wrapped = super().attach(model)
-        if moves_base(self.options.init) and not next(model.parameters()).is_meta:
+        if moves_base(self.options.init):
             begin(wrapped, self.options.init)
         if self.method == "dora":
             measure_magnitudes(wrapped)

@@ -65,7 +65,8 @@ class FromStart(LoraVariant):  # type: ignore[misc]
 
 
 def begin(model: nn.Module, init: str) -> None:
-    """Let every LoRA layer of ``model`` start from its weight; one layer's copy is held at a time.
+    """Let every LoRA layer of ``model`` start from its weight; one layer's copy is held at a time. A model on
+    ``meta`` gets the same form.
 
     Raises ``ConfigError`` for a layer whose weight has no such decomposition.
     """
@@ -73,8 +74,9 @@ def begin(model: nn.Module, init: str) -> None:
         base = layer.get_base_layer()
         if not base.weight.is_floating_point():
             raise ConfigError(f"adapt.init {init!r} needs weights that are not quantised; use default")
-        with torch.no_grad():
-            _olora(layer) if init == "olora" else _pissa(layer, init)
+        if not base.weight.is_meta:
+            with torch.no_grad():
+                _olora(layer) if init == "olora" else _pissa(layer, init)
         for part, mark in ((layer.lora_A[NAME], "start_a"), (layer.lora_B[NAME], "start_b")):
             part.weight.data = part.weight.data.float().contiguous()
             layer.register_buffer(mark, part.weight.detach().clone(), persistent=False)

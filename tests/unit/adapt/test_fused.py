@@ -154,6 +154,44 @@ def test_output_and_gradients_are_those_of_peft(kind, config):
     assert all(distance(found[name], value) < 1e-6 for name, value in expected.items())
 
 
+def started(dtype, fused=True):
+    """A tiny model with PiSSA that has moved a little from its start; the same each time."""
+    torch.manual_seed(1)
+    model = adapter_of("lora", rank=4, init="pissa").attach(tiny_model("qwen2").to(dtype))
+    for parameter in trainable(model).values():
+        parameter.data += 0.02 * torch.randn_like(parameter)
+    if not fused:
+        unfuse(model)
+    return model
+
+
+def whole_passes(model):
+    """Logits and all gradients, in one line."""
+    out = model(input_ids=IDS).logits.float()
+    out.square().mean().backward()
+    return torch.cat([out.detach().flatten(), *(p.grad.flatten() for p in trainable(model).values())])
+
+
+def test_a_start_from_the_weights_is_that_of_the_plain_step():
+    assert distance(whole_passes(started(torch.float32)), whole_passes(started(torch.float32, False))) < 1e-6
+    truth = whole_passes(started(torch.bfloat16).float())  # over weights as bfloat16 has them
+    fused, plain = (whole_passes(started(torch.bfloat16, fused)) for fused in (True, False))
+    assert distance(fused, truth) < 1.1 * distance(plain, truth) < 0.1
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_start_from_the_weights_changes_nothing_and_keeps_x_as_it_came(dtype):
+    base = tiny_model("llama").to(dtype)
+    with torch.no_grad():
+        before = base(input_ids=IDS).logits
+        model = adapter_of("lora", rank=RANK, init="pissa").attach(base)
+        assert torch.equal(model(input_ids=IDS).logits, before)
+    layer = model.get_base_model().model.layers[0].self_attn.q_proj
+    x = torch.randn(1, TOKENS, IN, dtype=dtype, requires_grad=True)
+    starts = 4 * RANK * 2 * IN  # A0 and B0, which are no parameters; float32, as is x Aᵀ
+    assert saved(layer, x) == dtype.itemsize * TOKENS * IN + 4 * TOKENS * RANK + starts
+
+
 @pytest.mark.parametrize("kind", ["linear", "conv1d"])
 @pytest.mark.parametrize("scale", [0.0, 0.5, 3.0])
 def test_norms_of_dora_are_those_of_the_whole_rows(kind, scale):
