@@ -3,47 +3,64 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from tunewright.core.records import Tokens
 from tunewright.engine.plan import micro_batches
 from tunewright.objectives.base import Batch, Segment, Targets
 
+Array = NDArray[Any]
+
 
 class _Builder:
-    """Collects flat lists; a branch's first token is predicted from the last token of its prefix."""
+    """One array for each sequence; the first token of a branch is predicted from the last of its prefix."""
 
     def __init__(self) -> None:
-        self.ids: list[int] = []
-        self.positions: list[int] = []
+        self.ids: list[Array] = []
+        self.positions: list[Array] = []
         self.segments: list[Segment] = []
-        self.source: list[int] = []
-        self.target_ids: list[int] = []
-        self.weights: list[float] = []
-        self.target_segment: list[int] = []
         self.extras: list[dict[str, float]] = []
-        self.tracks: list[tuple[Tokens, int]] = []  # where each target's tracks stand
+        self.source: list[Array] = []
+        self.target_ids: list[Array] = []
+        self.weights: list[Array] = []
+        self.targets: list[tuple[Tokens, Array]] = []  # a sequence, and where in it its targets stand
+        self.length = 0
 
     def add(
         self, tokens: Tokens, parent: int | None = None, last: int | None = None, position: int = 0
     ) -> None:
-        start, segment = len(self.ids), len(self.segments)
-        self.segments.append(Segment(start, len(tokens.ids), parent))
+        start, segment, count = self.length, len(self.segments), len(tokens.ids)
+        self.segments.append(Segment(start, count, parent))
         self.extras.append(tokens.extras)
-        self.ids += tokens.ids
-        self.positions += range(position, position + len(tokens.ids))
-        for i, (token, weight) in enumerate(zip(tokens.ids, tokens.weights, strict=True)):
-            before = start + i - 1 if i else last
-            if weight and before is not None:
-                self.source.append(before)
-                self.target_ids.append(token)
-                self.weights.append(weight)
-                self.target_segment.append(segment)
-                self.tracks.append((tokens, i))
+        self.length += count
+        ids, weights = np.array(tokens.ids, dtype=np.int64), np.array(tokens.weights, dtype=np.float64)
+        at = np.flatnonzero(weights)
+        if last is None:
+            at = at[at > 0]  # nothing predicts the first token of a text
+        self.ids.append(ids)
+        self.positions.append(np.arange(position, position + count))
+        self.source.append(np.where(at > 0, start + at - 1, last or 0))
+        self.target_ids.append(ids[at])
+        self.weights.append(weights[at])
+        self.targets.append((tokens, at))
         for branch in tokens.branches:
             assert parent is None, "a branch of a branch: the mean over a text knows one parent only"
-            self.add(branch, segment, start + len(tokens.ids) - 1, position + len(tokens.ids))
+            self.add(branch, segment, start + count - 1, position + count)
+
+    def track(self, name: str) -> list[Array]:
+        """One value for every target; NaN where its sequence has no such track."""
+        return [
+            np.array(tokens.tracks[name], dtype=np.float64)[at]
+            if name in tokens.tracks
+            else np.full(len(at), np.nan)
+            for tokens, at in self.targets
+        ]
 
 
 def build_batch(
@@ -56,32 +73,30 @@ def build_batch(
     for tokens in sequences:
         builder.add(tokens)
     names = sorted({name for extras in builder.extras for name in extras})
-    tracks = sorted({name for tokens, _ in builder.tracks for name in tokens.tracks})
+    tracks = sorted({name for tokens, at in builder.targets if len(at) for name in tokens.tracks})
+    whole = partial(_joined, dtype=torch.long, device=device)
+    real = partial(_joined, dtype=torch.float32, device=device)
+    segment = [np.full(len(at), number) for number, (_, at) in enumerate(builder.targets)]
     return Batch(
-        ids=torch.tensor(builder.ids, dtype=torch.long, device=device),
-        positions=torch.tensor(builder.positions, dtype=torch.long, device=device),
+        ids=whole(builder.ids),
+        positions=whole(builder.positions),
         segments=tuple(builder.segments),
         targets=Targets(
-            torch.tensor(builder.source, dtype=torch.long, device=device),
-            torch.tensor(builder.target_ids, dtype=torch.long, device=device),
-            torch.tensor(builder.weights, dtype=torch.float32, device=device),
-            torch.tensor(builder.target_segment, dtype=torch.long, device=device),
+            whole(builder.source), whole(builder.target_ids), real(builder.weights), whole(segment)
         ),
         extras={
             name: torch.tensor([e.get(name, float("nan")) for e in builder.extras], device=device)
             for name in names
         },
         rows=tuple(rows),
-        tracks={
-            name: torch.tensor(
-                [t.tracks[name][i] if name in t.tracks else float("nan") for t, i in builder.tracks],
-                dtype=torch.float32,
-                device=device,
-            )
-            for name in tracks
-        },
+        tracks={name: real(builder.track(name)) for name in tracks},
         task=next(iter(tasks), ""),
     )
+
+
+def _joined(parts: Sequence[Array], dtype: torch.dtype, device: torch.device | str) -> Tensor:
+    joined = torch.from_numpy(np.concatenate(parts)) if parts else torch.empty(0)
+    return joined.to(dtype).to(device, non_blocking=True)
 
 
 def packed(

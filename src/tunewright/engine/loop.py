@@ -28,6 +28,7 @@ from tunewright.engine.memory import resident_mb
 from tunewright.engine.optim import OptimSettings
 from tunewright.engine.plan import Pace, steps_in_order
 from tunewright.engine.schedule import Kind, rate_at
+from tunewright.engine.shortage import is_shortage, smaller
 from tunewright.engine.source import Stored
 from tunewright.engine.step import Tally, backward
 from tunewright.engine.stop import Progress, Watch
@@ -88,6 +89,7 @@ class State:
     seconds: float = 0.0
     loss_since: list[float] = field(default_factory=list)  # losses since the last evaluation
     progress: Progress = field(default_factory=Progress)
+    micro_tokens: int | None = None  # less than the setting says, once memory has run out
 
 
 @dataclass(frozen=True)
@@ -158,7 +160,8 @@ class Fit:
         planned = self.plan[state.step]
         state.step += 1
         begun = time.perf_counter()
-        torch.manual_seed(seed_from(settings.seed, "step", state.step))
+        seed = seed_from(settings.seed, "step", state.step)
+        torch.manual_seed(seed)
         rate = rate_at(state.step, len(self.plan), settings.learning_rate, settings.schedule, settings.warmup)
         self.updates.set_rate(rate)
         drawn = self.source.draw(state.step, planned.rows)
@@ -166,14 +169,7 @@ class Fit:
         if active := job.adapter.active(state.step, steps, settings.seed):
             self._wake(active)
         job.model.train()
-        tally = backward(
-            self.batches(drawn.sequences),
-            job.objective,
-            job.forward,
-            lambda rows: self._where([drawn.sequences[row] for row in rows]),
-            lambda: job.adapter.penalty(job.model),
-            self.updates.last_backward,
-        )
+        tally = self._gradient(drawn.sequences, seed)
         norm = self.updates.finish(
             self._where(drawn.sequences), lambda: job.adapter.updated(job.model, state.step, steps)
         )
@@ -200,7 +196,45 @@ class Fit:
 
     def batches(self, sequences: Sequence[Tokens]) -> list[Batch]:
         """``sequences`` packed into micro-batches."""
-        return list(packed(sequences, self.settings.micro_tokens, self.device))
+        return list(packed(sequences, self.state.micro_tokens or self.settings.micro_tokens, self.device))
+
+    def _gradient(self, sequences: Sequence[Tokens], seed: int) -> Tally:
+        """The gradient of an update; where memory runs out it is computed again in pieces of half the size.
+
+        Random numbers are drawn as if the pieces had been that small from the start.
+        """
+        job = self.job
+        while True:
+            torch.manual_seed(seed)
+            try:
+                return backward(
+                    self.batches(sequences),
+                    job.objective,
+                    job.forward,
+                    lambda rows: self._where([sequences[row] for row in rows]),
+                    lambda: job.adapter.penalty(job.model),
+                    self.updates.last_backward,
+                )
+            except (RuntimeError, MemoryError) as error:
+                if not is_shortage(error):
+                    raise
+                self._shrink(sequences)
+            self.updates.drop_gradient()  # here, where the error holds none of its tensors any more
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+
+    def _shrink(self, sequences: Sequence[Tokens]) -> None:
+        """Compute fewer tokens at a time from now on, and say so."""
+        budget = self.state.micro_tokens or self.settings.micro_tokens
+        largest = max(tokens.size for tokens in sequences)
+        self.state.micro_tokens = smaller(budget, largest, self._where(sequences), self.updates.started)
+        self.observe(
+            events.Warned(
+                self.state.step,
+                f"memory ran out with train.micro_tokens {budget}; going on with {self.state.micro_tokens}:"
+                " the same updates in smaller pieces",
+            )
+        )
 
     def evaluate(self, step: int) -> None:
         """Measure validation loss and the task metrics, update the watch, keep the best."""

@@ -1,4 +1,8 @@
-"""One update: the losses of all micro-batches, each divided by a count known before, then one step."""
+"""One update: the losses of all micro-batches, each divided by a count known before, then one step.
+
+A GPU is waited for once in an update, before the backward pass that completes the gradient: only there are
+numbers read that it has computed.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from tunewright.core.errors import TrainError
-from tunewright.objectives.base import Batch, Forward, LossOut, Objective
+from tunewright.objectives.base import Batch, Forward, LossOut, Mean, Objective
 
 Where = Callable[[Sequence[int]], str]  # row indices -> words for messages
 
@@ -19,23 +23,42 @@ class Tally:
     """Adds up the losses and metrics of batches whose counts were added up before.
 
     The loss of a batch is divided by the count of its task over all ``batches``, so the gradient does not
-    depend on how a step is cut into micro-batches.
+    depend on how a step is cut into micro-batches. Numbers stay where they were computed until they are read.
     """
 
     def __init__(self, objective: Objective, batches: Iterable[Batch]) -> None:
-        self.counts: dict[str, float] = {}
+        self.counts: dict[str, Tensor] = {}  # by task
         for batch in batches:
-            self.counts[batch.task] = self.counts.get(batch.task, 0.0) + float(objective.count(batch))
-        self.losses = dict.fromkeys(self.counts, 0.0)
-        self._sums: dict[str, tuple[float, float]] = {}
+            count = objective.count(batch).detach().float()
+            self.counts[batch.task] = self.counts.get(batch.task, torch.zeros_like(count)) + count
+        self._outs: list[tuple[Batch, Tensor, dict[str, Mean]]] = []
 
     def add(self, batch: Batch, out: LossOut) -> Tensor:
         """Note ``out`` and return the batch's share of the whole loss, to be differentiated."""
-        self.losses[batch.task] += float(out.total.detach()) / self.counts[batch.task]
-        for name, mean in out.metrics.items():
-            total, weight = self._sums.get(name, (0.0, 0.0))
-            self._sums[name] = (total + float(mean.total), weight + float(mean.weight))
+        self._outs.append((batch, out.total.detach(), out.metrics))
         return out.total / self.counts[batch.task]
+
+    def check(self, where: Where) -> None:
+        """Raise ``TrainError`` for a task in which nothing has a weight, and for the first loss that is not
+        finite."""
+        for task, count in self.counts.items():
+            if float(count) == 0:
+                rows = [row for batch, _, _ in self._outs if batch.task == task for row in batch.rows]
+                raise TrainError(f"nothing to learn in {where(rows)}: nothing in them has a weight")
+        for batch, total, _ in self._outs:
+            if not math.isfinite(value := float(total)):
+                raise TrainError(
+                    f"the loss is {value} at {where(batch.rows)}; the update was not applied."
+                    " Lower train.learning_rate, or set model.dtype=float32"
+                )
+
+    @property
+    def losses(self) -> dict[str, float]:
+        """The mean loss of each task."""
+        found = dict.fromkeys(self.counts, 0.0)
+        for batch, total, _ in self._outs:
+            found[batch.task] += float(total) / float(self.counts[batch.task])
+        return found
 
     @property
     def loss(self) -> float:
@@ -45,8 +68,13 @@ class Tally:
     @property
     def metrics(self) -> dict[str, float]:
         """Every metric that had anything to divide by, and the loss of each task where there are several."""
-        tasks = {f"{task}_loss": loss for task, loss in self.losses.items()} if len(self.losses) > 1 else {}
-        return {**tasks, **{name: total / weight for name, (total, weight) in self._sums.items() if weight}}
+        sums: dict[str, tuple[float, float]] = {}
+        for _, _, means in self._outs:
+            for name, mean in means.items():
+                total, weight = sums.get(name, (0.0, 0.0))
+                sums[name] = (total + float(mean.total), weight + float(mean.weight))
+        tasks = {f"{task}_loss": loss for task, loss in self.losses.items()} if len(self.counts) > 1 else {}
+        return {**tasks, **{name: total / weight for name, (total, weight) in sums.items() if weight}}
 
 
 def backward(
@@ -64,30 +92,16 @@ def backward(
     Raises ``TrainError`` at the first non-finite loss, and for a task in which nothing has a weight.
     """
     tally = Tally(objective, batches)
-    for task, count in tally.counts.items():
-        if count == 0:
-            rows = [row for batch in batches if batch.task == task for row in batch.rows]
-            raise TrainError(f"nothing to learn in {where(rows)}: nothing in them has a weight")
     for left, batch in zip(range(len(batches) - 1, -1, -1), batches, strict=True):
-        share = tally.add(batch, _finite_loss(batch, objective, forward, where))
+        share = tally.add(batch, objective.loss(forward, batch))
         if left:
             share.backward()  # type: ignore[no-untyped-call]
             continue
         term = penalty()
+        tally.check(where)
         with last():
             (share if term is None else share + term).backward()  # type: ignore[no-untyped-call]
     return tally
-
-
-def _finite_loss(batch: Batch, objective: Objective, forward: Forward, where: Where) -> LossOut:
-    out = objective.loss(forward, batch)
-    value = float(out.total.detach())
-    if not math.isfinite(value):
-        raise TrainError(
-            f"the loss is {value} at {where(batch.rows)}; the update was not applied."
-            " Lower train.learning_rate, or set model.dtype=float32"
-        )
-    return out
 
 
 def clip(parameters: Sequence[nn.Parameter], max_norm: float) -> float:

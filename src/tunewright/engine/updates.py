@@ -65,6 +65,16 @@ class Updates:
         """Stands around the backward pass that completes the gradient of a step."""
         yield
 
+    @property
+    def started(self) -> bool:
+        """Whether weights have moved in a step that is not finished."""
+        return False
+
+    def drop_gradient(self) -> None:
+        """Forget all that backward passes have added up."""
+        for parameter in self.parameters.values():
+            parameter.grad = None
+
     def finish(self, where: str, then: Callable[[], None] = lambda: None) -> float:
         """Clip, step, ``then``, forget the gradients; returns the gradient's norm before clipping.
 
@@ -78,8 +88,7 @@ class Updates:
             )
         self.optimizer.step()
         then()
-        for parameter in self.parameters.values():
-            parameter.grad = None
+        self.drop_gradient()
         return norm
 
     def forget(self, name: str) -> None:
@@ -125,6 +134,11 @@ class InBackward(Updates):
         finally:
             for hook in hooks:
                 hook.remove()
+
+    @property
+    def started(self) -> bool:
+        """Whether weights have moved in a step that is not finished."""
+        return bool(self._norms)
 
     def finish(self, where: str, then: Callable[[], None] = lambda: None) -> float:
         """Move what the last backward pass did not reach, ``then``; returns the whole gradient's norm."""

@@ -157,7 +157,7 @@ def test_a_loss_that_is_not_finite_moves_nothing(tmp_path, early):
     the_job = replace(the_job, objective=Poisoned("sft", the_job.objective.options))
     with pytest.raises(TrainError, match=r"the loss is .*inf at step 1"):
         fit(the_job, chosen(early, micro_tokens=24, tokens_per_step=48), tmp_path)
-    assert len(calls) == 2
+    assert len(calls) > 2, "all losses of an update are read together"
     assert all(torch.equal(p, before[n]) for n, p in the_job.model.named_parameters())
 
 

@@ -210,7 +210,8 @@ def test_more_rows_of_one_task_do_not_change_the_share_of_another():
     what = two()
     once, one = gradient(what, ROWS)
     twice, other = gradient(what, [*ROWS, *ROWS[2:], *ROWS[2:]])
-    assert other.counts["intent"] == 3 * one.counts["intent"] and other.counts["support"] == 5
+    assert other.counts["intent"] == 3 * one.counts["intent"]
+    assert other.counts["support"] == 5
     assert other.losses == pytest.approx(one.losses)
     torch.testing.assert_close(once, twice, rtol=1e-3, atol=1e-5)
     assert one.metrics.keys() == {"support_loss", "intent_loss", "intent_accuracy"}
