@@ -25,7 +25,7 @@ def smaller(budget: int, largest: int, where: str, started: bool) -> int:
     if started:
         raise TrainError(
             f"memory ran out at {where} while weights were already being updated; `tunewright resume` goes on"
-            " from the last checkpoint, and train.memory.update=at_end can compute an update again"
+            " from the last checkpoint, and train.memory.update=after can compute an update again"
         )
     if budget <= largest:
         raise TrainError(
