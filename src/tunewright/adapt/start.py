@@ -65,8 +65,7 @@ class FromStart(LoraVariant):  # type: ignore[misc]
 
 
 def begin(model: nn.Module, init: str) -> None:
-    """Let every LoRA layer of ``model`` start from its weight; one layer's copy is held at a time. A model on
-    ``meta`` gets the same form.
+    """Let every LoRA layer of ``model`` start from its weight; a model on ``meta`` gets the same form.
 
     Raises ``ConfigError`` for a layer whose weight has no such decomposition.
     """
@@ -84,11 +83,12 @@ def begin(model: nn.Module, init: str) -> None:
 
 
 def _pissa(layer: Any, init: str) -> None:
-    """The largest singular values and their vectors, as PEFT computes them; the weight is put back."""
+    """The largest singular values and their vectors, as PEFT computes them, which gives the layer another
+    weight; its own is put back."""
     base = layer.get_base_layer()
-    original = base.weight.detach().clone()
+    own = base.weight.data
     layer.pissa_init(NAME, init)
-    base.weight.data = original
+    base.weight.data = own
 
 
 def _olora(layer: Any) -> None:

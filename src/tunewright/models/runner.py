@@ -93,7 +93,10 @@ class Runner:
         ``adapters`` names the LoRA adapter of each row, where they differ.
         """
         positions = (mask.cumsum(-1)[:, -ids.shape[1] :] - 1).clamp_(0, self.positions - 1)
-        options: dict[str, Any] = {"logits_to_keep": 1} if self._one_column else {}
+        # An index copies the last states; a slice of them is not contiguous, and a CPU would then multiply each
+        # row with a copy of the head of its own.
+        last_column = torch.tensor([ids.shape[1] - 1], device=ids.device)
+        options: dict[str, Any] = {"logits_to_keep": last_column} if self._one_column else {}
         if adapters is not None:
             options["adapter_names"] = [name or BASE for name in adapters]
         output = self.model(
