@@ -93,8 +93,8 @@ class Runner:
         ``adapters`` names the LoRA adapter of each row, where they differ.
         """
         positions = (mask.cumsum(-1)[:, -ids.shape[1] :] - 1).clamp_(0, self.positions - 1)
-        # An index copies the last states; a slice of them is not contiguous, and a CPU would then multiply each
-        # row with a copy of the head of its own.
+        # An index copies the last states. A slice is not contiguous, and a CPU would then multiply every row
+        # with a copy of the head.
         last_column = torch.tensor([ids.shape[1] - 1], device=ids.device)
         options: dict[str, Any] = {"logits_to_keep": last_column} if self._one_column else {}
         if adapters is not None:
