@@ -38,7 +38,13 @@ format: setup
 docs: setup
 	$(BIN)/python tools/make_docs.py
 
-bench-setup: setup
+bench-setup: setup .venv-bench/.ready
+
+.venv-bench/.ready: constraints.txt
+	test -x .venv-bench/bin/python || $(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/python -m pip install --quiet --constraint constraints.txt torch==2.13.0
+	.venv-bench/bin/python -m pip install --quiet --constraint constraints.txt trl==1.16.0 peft
+	touch $@
 
 bench: setup
 	$(BIN)/python benchmarks/generation.py
