@@ -64,6 +64,26 @@ def _logsumexp_(logits: Tensor) -> Tensor:
     return logits.sub_(top).exp_().sum(-1).log_().add_(top[:, 0])
 
 
+def _softmax_(logits: Tensor) -> Tensor:
+    """``logits`` become their softmax; returns the log-sum-exp of every row."""
+    top = logits.amax(-1, keepdim=True)
+    total = logits.sub_(top).exp_().sum(-1, keepdim=True)
+    logits.div_(total)
+    return total.log_().add_(top)[:, 0]
+
+
+def _bend(logits: Tensor, softcap: float | None) -> Tensor | None:
+    """The slope of the soft cap at its outputs."""
+    return None if softcap is None else 1 - (logits / softcap).square()
+
+
+def _slope_(softmax: Tensor, ids: Tensor, bend: Tensor | None) -> Tensor:
+    """``softmax`` (n, V) becomes d log p(ids) / d logits, those before a soft cap where there is one."""
+    slope = softmax.neg_()
+    slope.scatter_add_(1, ids[:, None], torch.ones_like(slope[:, :1]))
+    return slope if bend is None else slope.mul_(bend)
+
+
 def chunks(rows: int, vocabulary: int) -> list[slice]:
     """Pieces of ``rows`` whose float32 logits take at most ``CHUNK_BYTES``; one empty piece of no rows."""
     size = max(1, CHUNK_BYTES // (4 * vocabulary))
@@ -71,7 +91,11 @@ def chunks(rows: int, vocabulary: int) -> list[slice]:
 
 
 class _TokenLogprobs(torch.autograd.Function):
-    """d logp[t] / d logits = onehot(t) - softmax; softcap c multiplies it by 1 - (logit / c)^2."""
+    """d logp[t] / d logits = onehot(t) - softmax; softcap c multiplies it by 1 - (logit / c)^2.
+
+    Where nothing of the head trains, d logp[t] / d hidden[t] is one row that does not depend on what comes
+    after: it is worked out at once, from the logits that are there. Otherwise the logits are computed again.
+    """
 
     @staticmethod
     def forward(
@@ -88,17 +112,29 @@ class _TokenLogprobs(torch.autograd.Function):
         low = _low(hidden, weight, row_ids, row_weight)
         out = hidden.new_empty(hidden.shape[0], dtype=torch.float32)
         norm = torch.empty_like(out)
+        for_hidden, for_weight, for_bias = ctx.needs_input_grad[:3]
+        ctx.rests = for_hidden and not (for_weight or for_bias or ctx.needs_input_grad[7])
+        slopes = torch.empty_like(hidden) if ctx.rests else None
         for rows in chunks(hidden.shape[0], weight.shape[0]):
             logits = _logits(hidden[rows], low, bias, scale, softcap)
             out[rows] = logits.gather(1, ids[rows, None])[:, 0]
-            norm[rows] = _logsumexp_(logits)
+            if slopes is None:
+                norm[rows] = _logsumexp_(logits)
+                continue
+            bend = _bend(logits, softcap)
+            norm[rows] = _softmax_(logits)
+            slopes[rows] = _slope_(logits, ids[rows], bend).mul_(scale).to(hidden.dtype) @ low
         out -= norm
-        ctx.save_for_backward(hidden, weight, bias, ids, norm, row_ids, row_weight)
+        kept = (slopes,) if ctx.rests else (hidden, weight, bias, ids, norm, row_ids, row_weight)
+        ctx.save_for_backward(*kept)
         ctx.scale, ctx.softcap = scale, softcap
         return out
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        if ctx.rests:
+            (slopes,) = ctx.saved_tensors
+            return (slopes * grad[:, None]).to(slopes.dtype), *[None] * 7
         hidden, weight, bias, ids, norm, row_ids, row_weight = ctx.saved_tensors
         low = _low(hidden, weight, row_ids, row_weight)
         d_hidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
@@ -111,12 +147,9 @@ class _TokenLogprobs(torch.autograd.Function):
         d_rows = None if row_weight is None else torch.zeros_like(row_weight, dtype=torch.float32)
         for rows in chunks(hidden.shape[0], weight.shape[0]):
             logits = _logits(hidden[rows], low, bias, ctx.scale, ctx.softcap)
-            slope = None if ctx.softcap is None else 1 - (logits / ctx.softcap).square()
-            d_logits = logits.sub_(norm[rows, None]).exp_().neg_()
-            d_logits.scatter_add_(1, ids[rows, None], torch.ones_like(d_logits[:, :1]))
+            bend = _bend(logits, ctx.softcap)
+            d_logits = _slope_(logits.sub_(norm[rows, None]).exp_(), ids[rows], bend)
             d_logits *= grad[rows, None] * ctx.scale
-            if slope is not None:
-                d_logits *= slope
             narrow = d_logits.to(hidden.dtype)
             if d_hidden is not None:
                 d_hidden[rows] = narrow @ low

@@ -29,10 +29,14 @@ def _reference(hidden, weight, bias, ids, scale=1.0, softcap=None):
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("chunk_rows", [1, 3, 100])
-def test_equals_log_softmax_in_value_and_gradient(form, bias, chunk_rows, monkeypatch):
+@pytest.mark.parametrize("rests", [False, True])
+def test_equals_log_softmax_in_value_and_gradient(form, bias, chunk_rows, rests, monkeypatch):
     monkeypatch.setattr(module, "CHUNK_BYTES", chunk_rows * 4 * 11)
     hidden, weight, offset, ids = _tensors(bias=bias)
     inputs = [t for t in (hidden, weight, offset) if t is not None]
+    if rests:
+        weight, offset = weight.detach(), None if offset is None else offset.detach()
+        inputs = [hidden]
     upstream = torch.linspace(-1, 2, 7)
     ours = Head(weight, offset, **form).logprobs(hidden, ids)
     expected = _reference(hidden, weight, offset, ids, **form)
@@ -70,3 +74,12 @@ def test_never_more_than_a_chunk_of_logits(monkeypatch):
     hidden, weight, _, ids = _tensors()
     Head(weight).logprobs(hidden, ids).sum().backward()
     assert max(seen) == 2 and sum(seen) == 14
+
+
+def test_logits_of_a_head_that_rests_are_computed_once(monkeypatch):
+    seen = []
+    plain = module._logits
+    monkeypatch.setattr(module, "_logits", lambda *a: seen.append(a[0].shape[0]) or plain(*a))
+    hidden, weight, _, ids = _tensors()
+    Head(weight.detach()).logprobs(hidden, ids).sum().backward()
+    assert sum(seen) == 7
