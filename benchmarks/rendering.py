@@ -1,0 +1,110 @@
+"""Rendering and tokenising chats, against the bare tokenizers library on finished texts.
+
+    python benchmarks/rendering.py [--chats 100000] [--repeats 3]
+
+Our side starts from messages: chat template, tokens, and the weight of every token. The peer gets the texts
+that the template would make and only encodes them, in one batch on all cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import statistics
+import time
+from collections.abc import Callable
+
+from race import MODEL, verdict
+
+from tunewright.core.records import Conversation, Message
+from tunewright.data.render import Renderer
+from tunewright.models.load import load_tokenizer
+
+FASTER = (0.9, 1.0)  # must and aim: times the peer's speed
+WORDS = [
+    "the",
+    "order",
+    "was",
+    "sent",
+    "on",
+    "monday",
+    "but",
+    "the",
+    "parcel",
+    "never",
+    "came",
+    "so",
+    "please",
+    "tell",
+    "me",
+    "where",
+    "it",
+    "is",
+    "or",
+    "refund",
+    "my",
+    "card",
+    "because",
+    "invoice",
+    "4711",
+    "says",
+    "paid",
+    "while",
+    "the",
+    "account",
+    "shows",
+    "nothing",
+    "and",
+    "support",
+    "has",
+    "not",
+    "answered",
+    "yet",
+]
+
+
+def chats(count: int) -> list[Conversation]:
+    """Two to four turns of 10 to 60 words."""
+    rng = random.Random(0)
+
+    def text() -> str:
+        return " ".join(rng.choice(WORDS) for _ in range(rng.randint(10, 60)))
+
+    found = []
+    for _ in range(count):
+        turns = rng.choice((1, 1, 2))
+        roles = ("user", "assistant") * turns
+        found.append(Conversation(tuple(Message(role, text()) for role in roles)))
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--chats", type=int, default=100_000)
+    parser.add_argument("--repeats", type=int, default=3)
+    options = parser.parse_args()
+    tokenizer, _ = load_tokenizer(MODEL)
+    rows, renderer = chats(options.chats), Renderer(tokenizer)
+    texts = ["".join(f"<|im_start|>{m.role}\n{m.content}<|im_end|>\n" for m in row.messages) for row in rows]
+    bare = tokenizer.backend_tokenizer
+    sides: dict[str, Callable[[], int]] = {
+        "Tunewright": lambda: sum(t.size for found in renderer.conversations(rows) for t in found),
+        "tokenizers": lambda: sum(len(e.ids) for e in bare.encode_batch(texts, add_special_tokens=False)),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    tokens = {}
+    for _ in range(options.repeats):
+        for name, side in sides.items():
+            begun = time.perf_counter()
+            tokens[name] = side()
+            seconds[name].append(time.perf_counter() - begun)
+    median = {name: statistics.median(found) for name, found in seconds.items()}
+    for name, value in median.items():
+        print(f"{name:12} {value:6.1f} s {len(rows) / value:9.0f} chats/s {tokens[name]:10} tokens")
+    print(verdict("times the library's speed", median["tokenizers"] / median["Tunewright"], *FASTER))
+
+
+if __name__ == "__main__":
+    main()
