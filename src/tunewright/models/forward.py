@@ -84,7 +84,7 @@ class ModelForward:
         index = torch.arange(len(source), device=source.device)
         if self.plain:
             logits = self._own_logits(batch)
-            return torch.cat([fn(logits[rows], index[rows]) for rows in chunks(*logits.shape)])
+            return torch.cat([fn(logits[rows], index[rows]) for rows in chunks(len(logits), logits.T)])
         states = (self.hidden(batch) if hidden is None else hidden)[source].to(self.compute)
 
         def piece(rows: slice) -> Tensor:
@@ -93,7 +93,7 @@ class ModelForward:
             )
             return found
 
-        return torch.cat([piece(rows) for rows in chunks(len(source), self.head.weight.shape[0])])
+        return torch.cat([piece(rows) for rows in chunks(len(source), self.head.weight)])
 
     def scores(self, batch: Any, hidden: Tensor | None = None, name: str = "score") -> Tensor:
         """Output of the head ``name`` for each segment, its prefix included: (S, K) float32."""

@@ -1,20 +1,24 @@
 """Log-probabilities of chosen tokens without a tokens x vocabulary tensor.
 
-The head's products are computed in pieces of bounded size, and once more in the backward pass, so memory
-does not grow with the number of supervised tokens.
+The head's products are computed in pieces of bounded size, so memory does not grow with the number of
+supervised tokens; what a head that trains needs for its own gradient is computed once more in the backward
+pass.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from tunewright.models.token_rows import Rows
 
-CHUNK_BYTES = 128 * 2**20
+# Float32 logits of a piece, by kind of device. Within a call all pieces use the same memory: fresh memory
+# costs a CPU as much as the softmax.
+CHUNK_BYTES = {"cpu": 32 * 2**20}
+CHUNK_BYTES_ELSEWHERE = 128 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +37,11 @@ class Head:
     def logits(self, hidden: Tensor) -> Tensor:
         """(N, H) -> (N, V) float32; for probes and single positions, not for whole batches."""
         weight = _with_rows(self.weight.to(hidden.dtype), self.rows)
-        return _logits(hidden, weight, self.bias, self.scale, self.softcap)
+        logits = (hidden @ weight.T).float()
+        if self.bias is not None:
+            logits = logits + self.bias.float()
+        logits = logits * self.scale
+        return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
 
     def logprobs(self, hidden: Tensor, ids: Tensor) -> Tensor:
         """log p(ids) under softmax of the logits: (N, H), (N,) -> (N,) float32, differentiable."""
@@ -47,29 +55,44 @@ def _with_rows(weight: Tensor, rows: Rows | None) -> Tensor:
     return weight if rows is None else weight.index_copy(0, rows.ids, rows.weight.to(weight.dtype))
 
 
-def _logits(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None, scale: float, softcap: float | None
-) -> Tensor:
-    logits = (hidden @ weight.T).float()
-    if bias is not None:
-        logits += bias.float()
-    if scale != 1.0:
-        logits *= scale
-    return logits if softcap is None else softcap * torch.tanh(logits / softcap)
+class _Space(NamedTuple):
+    """Memory for the logits of a piece: as they are multiplied, and in float32, which may be the same."""
 
+    product: Tensor
+    exact: Tensor
 
-def _logsumexp_(logits: Tensor) -> Tensor:
-    """Of every row; ``logits`` is overwritten, as torch's own needs as much memory again."""
-    top = logits.amax(-1, keepdim=True)
-    return logits.sub_(top).exp_().sum(-1).log_().add_(top[:, 0])
+    @classmethod
+    def like(cls, hidden: Tensor, weight: Tensor) -> _Space:
+        """For the largest piece of ``hidden`` (N, H)."""
+        rows = max(piece.stop - piece.start for piece in chunks(len(hidden), weight))
+        product = hidden.new_empty(rows, len(weight))
+        return cls(product, product if product.dtype == torch.float32 else product.float())
+
+    def logits(
+        self, hidden: Tensor, weight: Tensor, bias: Tensor | None, scale: float, softcap: float | None
+    ) -> Tensor:
+        """(n, V) float32, in place of whatever was here."""
+        product, exact = self.product[: len(hidden)], self.exact[: len(hidden)]
+        torch.mm(hidden, weight.T, out=product)
+        if exact.data_ptr() != product.data_ptr():
+            exact.copy_(product)
+        if bias is not None:
+            exact += bias.float()
+        if scale != 1.0:
+            exact *= scale
+        return exact if softcap is None else exact.div_(softcap).tanh_().mul_(softcap)
+
+    def narrow(self, exact: Tensor) -> Tensor:
+        """The float32 numbers in the format of the products."""
+        product = self.product[: len(exact)]
+        return exact if product.data_ptr() == exact.data_ptr() else product.copy_(exact)
 
 
 def _softmax_(logits: Tensor) -> Tensor:
-    """``logits`` become their softmax; returns the log-sum-exp of every row."""
-    top = logits.amax(-1, keepdim=True)
-    total = logits.sub_(top).exp_().sum(-1, keepdim=True)
-    logits.div_(total)
-    return total.log_().add_(top)[:, 0]
+    """``logits`` become their softmax; returns the log-sum-exp of every row, (n,)."""
+    top = logits.amax(-1)
+    torch.softmax(logits, -1, out=logits)
+    return top - logits.amax(-1).log_()  # the largest is 1 / the sum
 
 
 def _bend(logits: Tensor, softcap: float | None) -> Tensor | None:
@@ -78,15 +101,14 @@ def _bend(logits: Tensor, softcap: float | None) -> Tensor | None:
 
 
 def _slope_(softmax: Tensor, ids: Tensor, bend: Tensor | None) -> Tensor:
-    """``softmax`` (n, V) becomes d log p(ids) / d logits, those before a soft cap where there is one."""
-    slope = softmax.neg_()
-    slope.scatter_add_(1, ids[:, None], torch.ones_like(slope[:, :1]))
+    """``softmax`` (n, V) becomes -d log p(ids) / d logits, those before a soft cap where there is one."""
+    slope = softmax.scatter_add_(1, ids[:, None], -torch.ones_like(softmax[:, :1]))
     return slope if bend is None else slope.mul_(bend)
 
 
-def chunks(rows: int, vocabulary: int) -> list[slice]:
-    """Pieces of ``rows`` whose float32 logits take at most ``CHUNK_BYTES``; one empty piece of no rows."""
-    size = max(1, CHUNK_BYTES // (4 * vocabulary))
+def chunks(rows: int, weight: Tensor) -> list[slice]:
+    """Pieces of ``rows`` whose float32 logits, by ``weight`` (V, H), are small; an empty one of no rows."""
+    size = max(1, CHUNK_BYTES.get(weight.device.type, CHUNK_BYTES_ELSEWHERE) // (4 * len(weight)))
     return [slice(i, min(i + size, rows)) for i in range(0, rows, size)] or [slice(0, 0)]
 
 
@@ -111,21 +133,19 @@ class _TokenLogprobs(torch.autograd.Function):
     ) -> Tensor:
         low = _low(hidden, weight, row_ids, row_weight)
         out = hidden.new_empty(hidden.shape[0], dtype=torch.float32)
-        norm = torch.empty_like(out)
         for_hidden, for_weight, for_bias = ctx.needs_input_grad[:3]
         ctx.rests = for_hidden and not (for_weight or for_bias or ctx.needs_input_grad[7])
         slopes = torch.empty_like(hidden) if ctx.rests else None
-        for rows in chunks(hidden.shape[0], weight.shape[0]):
-            logits = _logits(hidden[rows], low, bias, scale, softcap)
-            out[rows] = logits.gather(1, ids[rows, None])[:, 0]
-            if slopes is None:
-                norm[rows] = _logsumexp_(logits)
-                continue
-            bend = _bend(logits, softcap)
-            norm[rows] = _softmax_(logits)
-            slopes[rows] = _slope_(logits, ids[rows], bend).mul_(scale).to(hidden.dtype) @ low
-        out -= norm
-        kept = (slopes,) if ctx.rests else (hidden, weight, bias, ids, norm, row_ids, row_weight)
+        space = _Space.like(hidden, weight)
+        for rows in chunks(hidden.shape[0], weight):
+            logits = space.logits(hidden[rows], low, bias, scale, softcap)
+            chosen = logits.gather(1, ids[rows, None])[:, 0]
+            bend = _bend(logits, softcap) if ctx.rests else None
+            out[rows] = chosen - _softmax_(logits)
+            if slopes is not None:
+                slope = space.narrow(_slope_(logits, ids[rows], bend))
+                slopes[rows] = (slope @ low).mul_(-scale)
+        kept = (slopes,) if ctx.rests else (hidden, weight, bias, ids, row_ids, row_weight)
         ctx.save_for_backward(*kept)
         ctx.scale, ctx.softcap = scale, softcap
         return out
@@ -135,7 +155,7 @@ class _TokenLogprobs(torch.autograd.Function):
         if ctx.rests:
             (slopes,) = ctx.saved_tensors
             return (slopes * grad[:, None]).to(slopes.dtype), *[None] * 7
-        hidden, weight, bias, ids, norm, row_ids, row_weight = ctx.saved_tensors
+        hidden, weight, bias, ids, row_ids, row_weight = ctx.saved_tensors
         low = _low(hidden, weight, row_ids, row_weight)
         d_hidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
         d_weight = torch.zeros_like(weight, dtype=torch.float32) if ctx.needs_input_grad[1] else None
@@ -145,12 +165,14 @@ class _TokenLogprobs(torch.autograd.Function):
             else None
         )
         d_rows = None if row_weight is None else torch.zeros_like(row_weight, dtype=torch.float32)
-        for rows in chunks(hidden.shape[0], weight.shape[0]):
-            logits = _logits(hidden[rows], low, bias, ctx.scale, ctx.softcap)
+        space = _Space.like(hidden, weight)
+        for rows in chunks(hidden.shape[0], weight):
+            logits = space.logits(hidden[rows], low, bias, ctx.scale, ctx.softcap)
             bend = _bend(logits, ctx.softcap)
-            d_logits = _slope_(logits.sub_(norm[rows, None]).exp_(), ids[rows], bend)
-            d_logits *= grad[rows, None] * ctx.scale
-            narrow = d_logits.to(hidden.dtype)
+            _softmax_(logits)
+            d_logits = _slope_(logits, ids[rows], bend)
+            d_logits *= grad[rows, None] * -ctx.scale
+            narrow = space.narrow(d_logits)
             if d_hidden is not None:
                 d_hidden[rows] = narrow @ low
             if d_weight is not None:

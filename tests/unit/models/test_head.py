@@ -31,7 +31,7 @@ def _reference(hidden, weight, bias, ids, scale=1.0, softcap=None):
 @pytest.mark.parametrize("chunk_rows", [1, 3, 100])
 @pytest.mark.parametrize("rests", [False, True])
 def test_equals_log_softmax_in_value_and_gradient(form, bias, chunk_rows, rests, monkeypatch):
-    monkeypatch.setattr(module, "CHUNK_BYTES", chunk_rows * 4 * 11)
+    monkeypatch.setattr(module, "CHUNK_BYTES", {"cpu": chunk_rows * 4 * 11})
     hidden, weight, offset, ids = _tensors(bias=bias)
     inputs = [t for t in (hidden, weight, offset) if t is not None]
     if rests:
@@ -67,10 +67,10 @@ def test_gradient_by_finite_differences():
 
 
 def test_never_more_than_a_chunk_of_logits(monkeypatch):
-    monkeypatch.setattr(module, "CHUNK_BYTES", 2 * 4 * 11)
+    monkeypatch.setattr(module, "CHUNK_BYTES", {"cpu": 2 * 4 * 11})
     seen = []
-    plain = module._logits
-    monkeypatch.setattr(module, "_logits", lambda *a: seen.append(a[0].shape[0]) or plain(*a))
+    plain = module._Space.logits
+    monkeypatch.setattr(module._Space, "logits", lambda *a: seen.append(len(a[1])) or plain(*a))
     hidden, weight, _, ids = _tensors()
     Head(weight).logprobs(hidden, ids).sum().backward()
     assert max(seen) == 2 and sum(seen) == 14
@@ -78,8 +78,8 @@ def test_never_more_than_a_chunk_of_logits(monkeypatch):
 
 def test_logits_of_a_head_that_rests_are_computed_once(monkeypatch):
     seen = []
-    plain = module._logits
-    monkeypatch.setattr(module, "_logits", lambda *a: seen.append(a[0].shape[0]) or plain(*a))
+    plain = module._Space.logits
+    monkeypatch.setattr(module._Space, "logits", lambda *a: seen.append(len(a[1])) or plain(*a))
     hidden, weight, _, ids = _tensors()
     Head(weight.detach()).logprobs(hidden, ids).sum().backward()
     assert sum(seen) == 7

@@ -178,7 +178,7 @@ def test_no_more_logits_at_once_than_a_piece(teacher_forward, monkeypatch):
     whole = gradient(objective.with_teacher(LiveTeacher(teacher_forward, objective.asked)), student, [batch])
     seen = []
     plain = head.Head.logits
-    monkeypatch.setattr(head, "CHUNK_BYTES", 7 * 4 * VOCAB)
+    monkeypatch.setattr(head, "CHUNK_BYTES", {"cpu": 7 * 4 * VOCAB})
     monkeypatch.setattr(head.Head, "logits", lambda self, h: seen.append(len(h)) or plain(self, h))
     pieces = gradient(objective.with_teacher(LiveTeacher(teacher_forward, objective.asked)), student, [batch])
     n = len(batch.targets.ids)
