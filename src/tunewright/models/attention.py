@@ -9,7 +9,7 @@ Shapes: query (1, Hq, T, D), key and value (1, Hk, T, D); the result is (1, T, H
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -19,11 +19,10 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from tunewright.models.blocked import blocked_attention
+from tunewright.models.blocked import Text, attend_texts, blocked_attention
 from tunewright.models.shifted import group_of, share_of, shifted_attention
 
 NAME = "tunewright"
-SHORT = 128  # keys up to which a CPU is faster with the weights of all of them at once, and they take little
 BLOCKED = frozenset({"cpu"})  # kinds of devices on which blocks of queries beat the fused kernels of torch
 
 
@@ -83,6 +82,11 @@ def packed_attention(
     With ``share`` attention is the shifted one of ``shifted.py``, in groups of that share of all that a
     segment sees.
     """
+    if query.device.type in BLOCKED and not dropout and not share:
+        texts = texts_of(tuple(segments), 0 if before is None else before[0].shape[2])
+        if before is not None:
+            key, value = (torch.cat([b.to(x.dtype), x], 2) for b, x in zip(before, (key, value), strict=True))
+        return attend_texts(query, key, value, texts, scale, window, softcap)
     attend = partial(_one_segment, scale=scale, window=window, softcap=softcap, dropout=dropout)
     lengths = [length for _, length, _ in segments]
     queries, keys, values = (torch.split(states, lengths, dim=2) for states in (query, key, value))
@@ -95,6 +99,20 @@ def packed_attention(
         group = group_of(k.shape[2], share) if share else k.shape[2]
         pieces.append(shifted_attention(q, k, v, group, attend))
     return torch.cat([p.transpose(1, 2) for p in pieces], dim=1)
+
+
+@lru_cache(maxsize=64)
+def texts_of(segments: tuple[tuple[int, int, int | None], ...], before: int) -> tuple[Text, ...]:
+    """What each segment sees, where ``before`` keys stand ahead of everything."""
+    found = []
+    for start, length, parent in segments:
+        keys = [(before + start, before + start + length)]
+        while parent is not None:
+            first, count, parent = segments[parent]
+            keys.append((before + first, before + first + count))
+        ahead = ((0, before),) if before else ()
+        found.append(Text((start, start + length), (*ahead, *reversed(keys))))
+    return tuple(found)
 
 
 def _ahead(
@@ -116,10 +134,9 @@ def _one_segment(
 ) -> Tensor:
     keys, queries = k.shape[2], q.shape[2]
     window = window if window is not None and keys > window else None
-    on_cpu = q.device.type in BLOCKED
-    if on_cpu and keys > SHORT and not dropout:
+    if q.device.type in BLOCKED and not dropout:
         return blocked_attention(q, k, v, scale, window, softcap).transpose(1, 2)
-    if softcap is not None or (on_cpu and keys <= SHORT):  # the fused kernels know no soft cap
+    if softcap is not None:  # the fused kernels know no soft cap
         return _plain(q, k, v, _causal(queries, keys, window, q.device), scale, softcap, dropout)
     covered = window is None and keys == queries
     mask = None if covered else _causal(queries, keys, window, q.device)

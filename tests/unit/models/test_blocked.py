@@ -40,6 +40,7 @@ def test_values_and_gradients_equal_those_of_one_softmax(queries, keys, window, 
 @pytest.mark.parametrize("window, softcap", [(None, None), (3, None), (None, 2.0)])
 def test_the_slope_is_that_of_finite_differences(window, softcap, monkeypatch):
     monkeypatch.setattr(blocked, "BLOCK", 4)
+    monkeypatch.setattr(blocked, "WHOLE", 4)
     given = drawn(7, 10, heads=2, shared=1)
     assert torch.autograd.gradcheck(lambda *x: blocked_attention(*x, 0.4, window, softcap), given)
 
