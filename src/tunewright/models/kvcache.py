@@ -22,8 +22,26 @@ ROOM = (
 )
 
 
+ZEROS_BEHIND = "zeros_behind"  # attribute of a tensor: it is the first columns of a buffer, zeros follow
+
+
+def whole(states: Tensor) -> Tensor:
+    """(B, heads, W, dim) as (B heads, C, dim) with all C >= W columns of its buffer; those behind are zero.
+
+    This is contiguous, where ``states`` is not: a CPU would copy it for every product.
+    """
+    rows, heads, _, width = states.shape
+    if not getattr(states, ZEROS_BEHIND, False):
+        return states.flatten(0, 1)
+    columns = states.stride(1) // width
+    return states.as_strided((rows * heads, columns, width), (columns * width, width, 1))
+
+
 class RoomyLayer(DynamicLayer):  # type: ignore[no-untyped-call]
-    """One layer; ``keys`` and ``values`` (B, heads, W, dim) are views of buffers with free columns behind."""
+    """One layer; ``keys`` and ``values`` (B, heads, W, dim) are views of buffers with free columns behind.
+
+    Free columns are zero, see ``whole``.
+    """
 
     def __init__(self, **kwargs: object) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -44,7 +62,10 @@ class RoomyLayer(DynamicLayer):  # type: ignore[no-untyped-call]
         keys, values = _appended(keys, used, key_states), _appended(values, used, value_states)
         end = used + key_states.shape[2]
         self.hold(keys, values, end)
-        return keys[:, :, :end], values[:, :, :end]
+        found = keys[:, :, :end], values[:, :, :end]
+        for states in found:
+            setattr(states, ZEROS_BEHIND, True)
+        return found
 
     def reset(self) -> None:
         super().reset()
@@ -75,6 +96,7 @@ def branched(prefix: Cache, shifts: Tensor, room: int) -> Cache:
 
     def moved(states: Tensor) -> Tensor:
         buffer = states.new_empty(len(shifts), states.shape[1], width + room, states.shape[3])
+        buffer[:, :, width:] = 0
         buffer[:, :, :width] = states[0][:, columns.to(states.device)].transpose(0, 1)
         return buffer
 
@@ -114,6 +136,7 @@ def _appended(buffer: Tensor | None, used: int, states: Tensor) -> Tensor:
     end = used + states.shape[2]
     if buffer is None or end > buffer.shape[2]:
         larger = states.new_empty(*states.shape[:2], end + ROOM, states.shape[3])
+        larger[:, :, end:] = 0
         if buffer is not None:
             larger[:, :, :used] = buffer[:, :, :used]
         buffer = larger
@@ -130,6 +153,7 @@ def _stacked(pieces: Sequence[Tensor], places: Sequence[tuple[list[int], int]]) 
     first, used = pieces[0], max(width for _, width in places)
     count = sum(len(rows) for rows, _ in places)
     buffer = first.new_empty(count, first.shape[1], used + ROOM, first.shape[3])
+    buffer[:, :, used:] = 0
     start = 0
     for states, (rows, width) in zip(pieces, places, strict=True):
         target = buffer[start : start + len(rows), :, :used]

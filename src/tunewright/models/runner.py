@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers.cache_utils import Cache
 
 from tunewright.core.errors import ModelError
+from tunewright.models.attention import NAME
 from tunewright.models.causal import causal_lm
 from tunewright.models.kvcache import cache_of, empty_cache
 from tunewright.models.rope import caches_all, steady
@@ -35,6 +36,8 @@ class Runner:
         self.config = base.config.get_text_config()
         _check_architecture(base, self.config)
         steady(base)
+        if base.config._attn_implementation == "sdpa":
+            base.set_attn_implementation(NAME)
         self.device = next(model.parameters()).device
         self.vocabulary = plain_layer(base.get_input_embeddings()).num_embeddings
         self.positions = getattr(self.config, "max_position_embeddings", None) or sys.maxsize
