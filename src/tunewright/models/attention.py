@@ -20,10 +20,11 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from tunewright.models.blocked import Text, attend_texts, blocked_attention
-from tunewright.models.kvcache import whole
+from tunewright.models.kvcache import AHEAD, Ahead, whole
 from tunewright.models.shifted import group_of, share_of, shifted_attention
 
 NAME = "tunewright"
+SCORES = 64 * 2**20  # bytes of scores over a common beginning that are held at a time
 BLOCKED = frozenset({"cpu"})  # kinds of devices on which blocks of queries beat the fused kernels of torch
 
 
@@ -53,6 +54,8 @@ def attention(
         return packed_attention(
             query, key, value, segments, scale, sliding_window, softcap, dropout, before, share_of(module)
         ), None
+    if (ahead := getattr(key, AHEAD, None)) is not None:
+        return _behind(query, key, value, ahead, _as_bool(attention_mask), scale, softcap), None
     if query.shape[2] == 1 and query.device.type in BLOCKED and not torch.is_grad_enabled():
         return _one_query(query, key, value, _as_bool(attention_mask), scale, softcap), None
     if softcap is not None:  # the fused kernels know no soft cap
@@ -155,6 +158,50 @@ def _one_segment(
     )
 
 
+def _behind(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    ahead: Ahead,
+    mask: Tensor | None,
+    scale: float,
+    softcap: float | None,
+) -> Tensor:
+    """Rows (B, Hq, Q, D) over P keys that all of them see and over their own, (B, Hk, K, D): (B, Q, Hq, D).
+
+    What is common is multiplied once for all rows. ``mask`` is (B or 1, 1, Q, P + K).
+    """
+    rows, heads, asking, width = q.shape
+    shared, own, common = k.shape[1], k.shape[2], ahead.keys.shape[2]
+    if mask is None and asking > 1:
+        mask = _causal(asking, common + own, None, q.device)[None, None]
+    out = q.new_empty(rows, heads, asking, width)
+    most = max(1, SCORES // (4 * heads * asking * (common + own)))
+    keys, values = (whole(x).view(rows, shared, -1, width) for x in (k, v))
+    for start in range(0, rows, most):
+        part = slice(start, start + most)
+        asked = (q[part] * scale).reshape(-1, shared, heads // shared * asking, width)
+        count = len(asked)
+        together = asked.transpose(0, 1).flatten(1, 2)  # (Hk, rows * group * Q, D)
+        scores = q.new_empty(*asked.shape[:3], common + keys.shape[2], dtype=torch.float32)
+        first = torch.bmm(together, ahead.keys[0].transpose(1, 2))
+        scores[..., :common] = first.view(shared, count, -1, common).transpose(0, 1)
+        scores[..., common:] = torch.matmul(asked, keys[part].transpose(2, 3))
+        if softcap is not None:
+            scores.div_(softcap).tanh_().mul_(softcap)
+        scores[..., common + own :] = -torch.inf
+        if mask is not None:
+            hidden = ~mask[part if len(mask) > 1 else slice(None), :, :, common:]
+            seen = scores.view(count, shared, -1, asking, scores.shape[-1])[..., common : common + own]
+            seen.masked_fill_(hidden[:, :, None], torch.finfo(torch.float32).min)
+        weights = torch.softmax(scores, -1, out=scores).to(v.dtype)
+        first = torch.bmm(weights[..., :common].transpose(0, 1).flatten(1, 2), ahead.values[0])
+        found = torch.matmul(weights[..., common:], values[part])
+        found += first.view(shared, count, -1, width).transpose(0, 1)
+        out[part] = found.view(count, heads, asking, width)
+    return out.transpose(1, 2)
+
+
 def _one_query(
     q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, softcap: float | None
 ) -> Tensor:
@@ -164,7 +211,7 @@ def _one_query(
     """
     rows, heads, _, width = q.shape
     count, (keys, values) = k.shape[2], (whole(k), whole(v))
-    asked = (q * scale).view(len(keys), -1, width)
+    asked = (q * scale).reshape(len(keys), -1, width)
     scores = torch.bmm(asked, keys.transpose(1, 2)).float()
     if softcap is not None:
         scores.div_(softcap).tanh_().mul_(softcap)

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from transformers.cache_utils import Cache
 
 from tunewright.core.errors import ModelError
-from tunewright.models.kvcache import ROOM, branched, empty_cache, joined
+from tunewright.models.kvcache import ROOM, behind, branched, empty_cache, joined
 from tunewright.models.runner import Runner, evaluating
 from tunewright.models.sampling import Sampling, choose, draw
 from tunewright.models.textstream import Decode, TextStream
@@ -107,6 +107,7 @@ class Batcher:
         self._prefix = self._runner.virtual  # what stands before every prompt, one line of the cache
         self._virtual = self._prefix.get_seq_length() if self._prefix else 0
         self._shared = 0  # tokens of the prompts that are part of the prefix
+        self._ahead = 0  # columns of the prefix that stand ahead of all rows and are copied for none
         lengths = [self._virtual + len(row.prompt) for row in rows]
         longest = max((n + row.limit - 1 for n, row in zip(lengths, rows, strict=True)), default=0)
         self._may_share = self._runner.settle_rope(min(lengths, default=0), longest)
@@ -141,6 +142,7 @@ class Batcher:
         ids = torch.tensor([prompts[0][:shared]], device=self._runner.device)
         mask = ids.new_ones(1, self._virtual + shared)
         self._runner.logits(ids, mask, self._prefix)
+        self._ahead = self._virtual + shared if self._runner.shares_ahead() else 0
 
     def _groups(self, rows: list[Row]) -> Iterator[list[Row]]:
         """Cut rows, longest first, into those whose prompts are run in one pass."""
@@ -153,7 +155,7 @@ class Batcher:
                 first = len(group[0].prompt)
                 # A prompt shorter than the first repeats the end of the prefix in place of padding, and a
                 # soft prompt has no ids to repeat.
-                unpaddable = self._virtual and first - len(row.prompt) > self._shared
+                unpaddable = self._virtual and not self._ahead and first - len(row.prompt) > self._shared
                 if unpaddable or (lines + 1) * (first - self._shared) > largest:
                     yield group
                     group, lines = [], 0
@@ -171,10 +173,15 @@ class Batcher:
         longest, device = len(prompts[0]), self._runner.device
         pads = [longest - len(prompt) for prompt in prompts]
         columns = longest - self._shared  # the last so many tokens of each prompt are fed
-        window = [([0] * pad + prompt)[-columns:] for pad, prompt in zip(pads, prompts, strict=True)]
         shifts = torch.tensor(pads, device=device)
-        mask = (torch.arange(self._virtual + longest, device=device) >= shifts[:, None]).long()
-        cache = branched(self._prefix, shifts, columns + ROOM) if self._prefix else empty_cache()
+        if self._ahead and self._prefix:
+            window = [[0] * pad + prompt[self._shared :] for pad, prompt in zip(pads, prompts, strict=True)]
+            own = (torch.arange(columns, device=device) >= shifts[:, None]).long()
+            mask, cache = F.pad(own, (self._ahead, 0), value=1), behind(self._prefix)
+        else:
+            window = [([0] * pad + prompt)[-columns:] for pad, prompt in zip(pads, prompts, strict=True)]
+            mask = (torch.arange(self._virtual + longest, device=device) >= shifts[:, None]).long()
+            cache = branched(self._prefix, shifts, columns + ROOM) if self._prefix else empty_cache()
         logits = self._runner.logits(torch.tensor(window, device=device), mask, cache, self._adapters(firsts))
         return Flight(cache, mask, self._pick(logits[lines], rows), rows, lines)
 
@@ -197,7 +204,8 @@ class Batcher:
             return None
         rows = [part.rows[i] for part, at in zip(parts, live, strict=True) for i in at]
         widths = [
-            self._virtual + max(part.rows[i].cached for i in at) for part, at in zip(parts, live, strict=True)
+            self._virtual + max(part.rows[i].cached for i in at) - self._ahead
+            for part, at in zip(parts, live, strict=True)
         ]
         lines = [[part.lines[i] for i in at] for part, at in zip(parts, live, strict=True)]
         widest = max(widths)
@@ -209,7 +217,8 @@ class Batcher:
         cache = joined(
             [(part.cache, at, width) for part, at, width in zip(parts, lines, widths, strict=True)]
         )
-        return Flight(cache, torch.cat(masks), last, rows, list(range(len(rows))))
+        mask = F.pad(torch.cat(masks), (self._ahead, 0), value=1)
+        return Flight(cache, mask, last, rows, list(range(len(rows))))
 
     def _adapters(self, rows: list[Row]) -> list[str | None] | None:
         """The adapter of each line, where they differ."""

@@ -11,7 +11,7 @@ tokens.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,6 +23,14 @@ ROOM = (
 
 
 ZEROS_BEHIND = "zeros_behind"  # attribute of a tensor: it is the first columns of a buffer, zeros follow
+AHEAD = "ahead"  # attribute of the keys of a layer: keys and values that stand before those of every row
+
+
+class Ahead(NamedTuple):
+    """Keys and values (1, heads, P, dim) that all rows have in common."""
+
+    keys: Tensor
+    values: Tensor
 
 
 def whole(states: Tensor) -> Tensor:
@@ -40,11 +48,13 @@ def whole(states: Tensor) -> Tensor:
 class RoomyLayer(DynamicLayer):  # type: ignore[no-untyped-call]
     """One layer; ``keys`` and ``values`` (B, heads, W, dim) are views of buffers with free columns behind.
 
-    Free columns are zero, see ``whole``.
+    Free columns are zero, see ``whole``. ``ahead`` stands before every row and is no part of the views; it
+    counts as cached, and attention finds it at the keys.
     """
 
-    def __init__(self, **kwargs: object) -> None:
+    def __init__(self, ahead: Ahead | None = None, **kwargs: object) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self.ahead = ahead
         self._buffers: tuple[Tensor, Tensor] | None = None
 
     def hold(self, keys: Tensor, values: Tensor, used: int) -> None:
@@ -58,14 +68,20 @@ class RoomyLayer(DynamicLayer):  # type: ignore[no-untyped-call]
         self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
     ) -> tuple[Tensor, Tensor]:
         """Append columns (B, heads, new, dim); returns all keys and values."""
-        used, (keys, values) = self.get_seq_length(), self._buffers or (None, None)
+        used, (keys, values) = super().get_seq_length(), self._buffers or (None, None)
         keys, values = _appended(keys, used, key_states), _appended(values, used, value_states)
         end = used + key_states.shape[2]
         self.hold(keys, values, end)
         found = keys[:, :, :end], values[:, :, :end]
         for states in found:
             setattr(states, ZEROS_BEHIND, True)
+        setattr(found[0], AHEAD, self.ahead)
         return found
+
+    def get_seq_length(self) -> int:
+        """Columns that are cached, those ahead included."""
+        own = int(super().get_seq_length())
+        return own if self.ahead is None else own + self.ahead.keys.shape[2]
 
     def reset(self) -> None:
         super().reset()
@@ -82,6 +98,15 @@ def cache_of(layers: Sequence[tuple[Tensor, Tensor]]) -> Cache:
     result = empty_cache()
     for index, (keys, values) in enumerate(layers):
         result.update(keys, values, index)
+    return result
+
+
+def behind(prefix: Cache) -> Cache:
+    """A cache whose rows all begin with the one row of ``prefix``, which is not copied."""
+    result = empty_cache()
+    source: Any
+    for source in prefix.layers:
+        result.layers.append(RoomyLayer(Ahead(source.keys, source.values)))
     return result
 
 
@@ -112,14 +137,14 @@ def branched(prefix: Cache, shifts: Tensor, room: int) -> Cache:
 def joined(parts: Sequence[tuple[Cache, list[int], int]]) -> Cache:
     """One cache out of the named rows (repeats allowed) of several, each cut to its last ``width`` columns.
 
-    ``parts`` are (cache, rows, width). The sources are emptied layer by layer, so that the peak is one cache
-    and one layer.
+    ``parts`` are (cache, rows, width), what stands ahead of all rows not counted. The sources are emptied
+    layer by layer, so that the peak is one cache and one layer.
     """
     result, used = empty_cache(), max(width for _, _, width in parts)
     for index in range(len(parts[0][0].layers)):
         sources: list[Any] = [cache.layers[index] for cache, _, _ in parts]
         places = [(rows, width) for _, rows, width in parts]
-        layer = RoomyLayer()
+        layer = RoomyLayer(sources[0].ahead)
         layer.hold(
             _stacked([source.keys for source in sources], places),
             _stacked([source.values for source in sources], places),

@@ -15,7 +15,7 @@ from transformers.cache_utils import Cache
 from tunewright.core.errors import ModelError
 from tunewright.models.attention import NAME
 from tunewright.models.causal import causal_lm
-from tunewright.models.kvcache import cache_of, empty_cache
+from tunewright.models.kvcache import behind, cache_of, empty_cache
 from tunewright.models.rope import caches_all, steady
 from tunewright.models.token_rows import plain_layer
 from tunewright.models.virtual import front_of, is_virtual
@@ -112,6 +112,28 @@ class Runner:
         )
         last: Tensor = output.logits[:, -1]
         return last
+
+    @torch.inference_mode()
+    def shares_ahead(self) -> bool:
+        """Whether rows may have a common beginning that is not copied for each: tried on a few tokens.
+
+        Only where every layer sees everything, as a window is measured in columns.
+        """
+        windowed = set(getattr(self.config, "layer_types", None) or ()) - {"full_attention"}
+        windowed |= {"window"} if getattr(self.config, "sliding_window", None) else set()
+        if self.device.type != "cpu" or windowed or self.config._attn_implementation != NAME:
+            return False
+        ids = torch.arange(1, 8, device=self.device)[None] % self.vocabulary
+        mask, prefix, plain = torch.ones_like(ids), empty_cache(), empty_cache()
+        with evaluating(self.model):
+            expected = self.logits(ids, mask, plain)
+            self.logits(ids[:, :4], mask[:, :4], prefix)
+            try:
+                found = self.logits(ids[:, 4:], mask, behind(prefix))
+            except (RuntimeError, ValueError, TypeError, AttributeError):  # attention of its own kind
+                return False
+        tolerance = 1e-3 if found.dtype == torch.float32 else 0.15
+        return torch.allclose(found, expected, rtol=0, atol=tolerance * float(expected.abs().max()))
 
     @torch.inference_mode()
     def _soft_prompt(self, model: Any) -> Cache | None:

@@ -13,8 +13,9 @@ from transformers import AutoModelForCausalLM, GPT2Config, MambaConfig
 
 from tests.tiny import FAMILIES, tiny_model, tiny_tokenizer
 from tunewright.core.errors import ConfigError, ModelError
-from tunewright.models import decoding
+from tunewright.models import attention, decoding
 from tunewright.models.generate import Generated, generate, stream
+from tunewright.models.runner import Runner
 from tunewright.models.sampling import Sampling, choose, draw, truncate
 from tunewright.models.textstream import TextStream
 
@@ -61,6 +62,9 @@ def _one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+PROBE = [(1, 7), (1, 4), (1, 3)]  # whether rows may share a beginning without a copy of it
 
 
 @pytest.fixture
@@ -145,13 +149,42 @@ def test_shared_prefix_runs_once(fed):
     model = sharp_model()
     prompts = [p[:40] + p[-5:] for p in make_prompts(prefix=40)]
     generate(model, prompts, Sampling(max_new_tokens=1))
-    assert fed == [(1, 40), (9, 5)]
+    assert fed == [(1, 40), *PROBE, (9, 5)]
     fed.clear()
     generate(model, prompts[:1], Sampling(max_new_tokens=1))
     assert fed == [(1, 45)]  # one prompt shares with nobody
     fed.clear()
     generate(model, [p[35:] for p in prompts], Sampling(max_new_tokens=1))
     assert fed == [(9, 10)]  # five common tokens do not pay
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2", "phi3"])
+def test_a_shared_beginning_is_copied_for_no_row(family, monkeypatch):
+    """Rows of several lengths, which leave and join, over one copy of what they have in common."""
+    model = sharp_model(family)
+    assert Runner(model).shares_ahead()
+    prompts = [p[: 40 + i % 7] for i, p in enumerate(make_prompts(prefix=30))]
+    monkeypatch.setattr(decoding, "branched", None)
+    found = ids_of(generate(model, prompts, Sampling(max_new_tokens=8), batch_size=3))
+    assert found == [plain_greedy(model, prompt, 8) for prompt in prompts]
+
+
+def test_windows_and_other_ways_of_attention_keep_a_copy_for_each_row():
+    """A window is measured in columns, and an attention of another kind does not look ahead of the keys."""
+    assert not Runner(tiny_model("gemma3").eval()).shares_ahead()
+    model = sharp_model()
+    model.set_attn_implementation("eager")
+    assert not Runner(model).shares_ahead()
+    prompts = [p[:40] + p[-5:] for p in make_prompts(prefix=40)]
+    expected = [plain_greedy(model, prompt, 5) for prompt in prompts]
+    assert ids_of(generate(model, prompts, Sampling(max_new_tokens=5))) == expected
+
+
+def test_scores_over_a_common_beginning_are_held_in_pieces(monkeypatch):
+    model, prompts = sharp_model(), [p[:40] + p[-5:] for p in make_prompts(prefix=40)]
+    whole = ids_of(generate(model, prompts, Sampling(max_new_tokens=5)))
+    monkeypatch.setattr(attention, "SCORES", 1)
+    assert ids_of(generate(model, prompts, Sampling(max_new_tokens=5))) == whole
 
 
 def test_equal_prompts_run_once_and_sample_apart(fed):
