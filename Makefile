@@ -46,9 +46,10 @@ bench-setup: setup .venv-bench/.ready
 	.venv-bench/bin/python -m pip install --quiet --constraint constraints.txt trl==1.16.0 peft
 	touch $@
 
-bench: setup
-	$(BIN)/python benchmarks/generation.py
-	$(BIN)/python benchmarks/lora_layers.py
+bench: bench-setup
+	for script in startup rendering race_fewshot race_grpo race_dpo race_sft lora_layers generation head_cache; do \
+	  echo "== $$script"; $(BIN)/python benchmarks/$$script.py || exit 1; done
+	$(BIN)/python benchmarks/race_sft.py --full
 
 bench-memory: setup
 	$(BIN)/python benchmarks/memory_plan.py

@@ -34,6 +34,7 @@ PEER_PYTHON = ROOT / ".venv-bench" / "bin" / "python"
 DATA = Path(os.environ.get("TUNEWRIGHT_DATA", ROOT.parent / "shared" / "data"))
 MODEL = "smollm2-135m-instruct"
 Result = dict[str, Any]
+Aims = tuple[float, float]  # what must be reached, and what should
 
 
 @dataclass(frozen=True)
@@ -140,6 +141,17 @@ def matmul_rate(dtype: torch.dtype, rows: int = 1024, seconds: float = 2.0) -> f
         y @ w
         done += 2
     return 2 * x.numel() * len(w) * done / (time.perf_counter() - begun) / 1e9
+
+
+def compare(sides: Mapping[str, Speed], unit: str, faster: Aims, smaller: Aims) -> None:
+    """Every side, and ours against each peer; ours is the first."""
+    for name, side in sides.items():
+        print(f"{name:24} {side.per_second:8.2f} {unit}/s {side.peak_mb:8.0f} MB")
+    (_, mine), *others = sides.items()
+    for name, other in others:
+        print(verdict(f"times the speed of {name}", mine.per_second / other.per_second, *faster))
+        share = mine.peak_mb / other.peak_mb
+        print(verdict(f"of the memory of {name}", share, *smaller, at_most=True))
 
 
 def verdict(what: str, value: float, must: float, aim: float, at_most: bool = False) -> str:

@@ -25,12 +25,12 @@ from race import (
     Result,
     Speed,
     by_turns,
+    compare,
     need_data,
     order,
     per_second,
     printed,
     timed,
-    verdict,
 )
 
 from tunewright.adapt.base import adapter_of
@@ -62,7 +62,7 @@ SETTINGS = {
     ],
     "padding-free 8, weights in bfloat16": ["--device-batch", "8", "--padding-free", "--weights", "bfloat16"],
 }
-FASTEST = "one by one, weights in bfloat16"
+PEERS_RUN = {"TRL, 8 together": "padded 8", "TRL, fastest": "one by one, weights in bfloat16"}
 
 
 def rendered(count: int) -> list[Tokens]:
@@ -140,18 +140,15 @@ def main() -> None:
             return
         call = [sys.executable, __file__, "--one", "--rows", str(options.rows)]
         call += ["--micro-tokens", str(options.micro_tokens)]
-        report(by_turns({"Tunewright": call, "TRL": peer(path, SETTINGS[FASTEST])}, options.repeats))
+        commands = {name: peer(path, SETTINGS[setting]) for name, setting in PEERS_RUN.items()}
+        report(by_turns({"Tunewright": call, **commands}, options.repeats))
 
 
 def report(sides: dict[str, Speed]) -> None:
-    """Both sides, the ratios, and how far the losses are apart."""
-    mine, other = sides["Tunewright"], sides["TRL"]
-    for name, side in sides.items():
-        print(f"{name:12} {side.per_second:8.2f} pairs/s {side.peak_mb:8.0f} MB")
-    for ours, theirs in zip(mine.runs[-1]["losses"], other.runs[-1]["losses"], strict=True):
-        print(f"  loss {ours:.4f}   {theirs:.4f}   {ours - theirs:+.4f}")
-    print(verdict("times TRL's speed", mine.per_second / other.per_second, *FASTER))
-    print(verdict("of TRL's memory", mine.peak_mb / other.peak_mb, *SMALLER, at_most=True))
+    """The losses of all sides, their speed and memory."""
+    for losses in zip(*(side.runs[-1]["losses"] for side in sides.values()), strict=True):
+        print("  losses of an update:" + "".join(f" {loss:8.4f}" for loss in losses))
+    compare(sides, "pairs", FASTER, SMALLER)
 
 
 if __name__ == "__main__":

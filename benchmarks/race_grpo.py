@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 import torch
-from race import MODEL, PEER_PYTHON, PEERS, Result, Speed, by_turns, need_data, per_second, printed, verdict
+from race import MODEL, PEER_PYTHON, PEERS, Result, by_turns, compare, need_data, per_second, printed
 
 import tunewright as tw
 from tunewright.core.events import Event, Started, StepEnd
@@ -35,7 +35,7 @@ SETTINGS = {
     "8 together, weights in bfloat16": ["--device-batch", "8", "--weights", "bfloat16"],
     "4 together, weights in bfloat16": ["--device-batch", "4", "--weights", "bfloat16"],
 }
-FASTEST = "8 together, weights in bfloat16"
+PEERS_RUN = {"TRL, 16 together": "16 together", "TRL, fastest": "8 together, weights in bfloat16"}
 THINGS = ("river", "lamp", "city", "forest", "engine", "violin", "storm", "garden", "market", "island")
 
 
@@ -112,17 +112,9 @@ def main() -> None:
                 print(f"{name:40} {per_second(found):7.1f} tokens/s {found['peak_mb']:8.0f} MB", flush=True)
             return
         call = [sys.executable, __file__, "--one", "--updates", str(options.updates)]
-        report(by_turns({"Tunewright": call, "TRL": peer(path, SETTINGS[FASTEST])}, options.repeats))
-
-
-def report(sides: dict[str, Speed]) -> None:
-    """Both sides and the ratios."""
-    mine, other = sides["Tunewright"], sides["TRL"]
-    for name, side in sides.items():
-        seconds = GROUP * PROMPTS * NEW / side.per_second
-        print(f"{name:12} {side.per_second:8.1f} tokens/s {seconds:6.1f} s an update {side.peak_mb:8.0f} MB")
-    print(verdict("times TRL's speed", mine.per_second / other.per_second, *FASTER))
-    print(verdict("of TRL's memory", mine.peak_mb / other.peak_mb, *SMALLER, at_most=True))
+        commands = {name: peer(path, SETTINGS[setting]) for name, setting in PEERS_RUN.items()}
+        sides = by_turns({"Tunewright": call, **commands}, options.repeats)
+    compare(sides, "answer tokens", FASTER, SMALLER)
 
 
 if __name__ == "__main__":

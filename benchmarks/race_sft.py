@@ -5,8 +5,9 @@
     python benchmarks/race_sft.py --settings      # every setting of TRL once, to find its fastest
 
 MedQuAD questions and answers of at most 512 tokens, 8 rows an update, the embedded model in bfloat16. TRL
-runs in the fastest of its settings that keeps documents apart, as ``--settings`` found it; ``make
-bench-setup`` installs it. Prints the losses of both sides: the updates are the same, so they must agree.
+runs twice: with the 8 rows computed together, and in the fastest of its settings that keeps documents apart,
+as ``--settings`` found it. ``make bench-setup`` installs it. Prints the losses of all sides: the updates are
+the same, so they must agree.
 """
 
 from __future__ import annotations
@@ -28,13 +29,13 @@ from race import (
     Result,
     Speed,
     by_turns,
+    compare,
     matmul_rate,
     need_data,
     order,
     per_second,
     printed,
     timed,
-    verdict,
 )
 
 from tunewright.adapt.base import adapter_of
@@ -61,6 +62,7 @@ SETTINGS = {
     "padding-free 8, weights in bfloat16": ["--device-batch", "8", "--padding-free", "--weights", "bfloat16"],
     "padded 8, checkpointing": ["--device-batch", "8", "--checkpointing"],
 }
+TOGETHER = "padded 8"
 FASTEST = {"lora": "one by one, weights in bfloat16", "full": "one by one"}
 # What is asked: times TRL's speed, and share of its memory; must and aim.
 ASKED = {"lora": ((4.0, 5.0), (0.25, 0.25)), "full": ((3.0, 4.0), (1 / 3, 1 / 3))}
@@ -141,25 +143,21 @@ def race(method: str, options: argparse.Namespace, folder: Path) -> None:
         return
     call = [sys.executable, __file__, "--one", "--rows", str(options.rows)]
     call += ["--micro-tokens", str(options.micro_tokens), *(["--full"] if method == "full" else [])]
-    sides = by_turns(
-        {"Tunewright": call, "TRL": peer(path, method, SETTINGS[FASTEST[method]])}, options.repeats
-    )
+    peers = {"TRL, 8 together": TOGETHER, "TRL, fastest": FASTEST[method]}
+    commands = {name: peer(path, method, SETTINGS[setting]) for name, setting in peers.items()}
+    sides = by_turns({"Tunewright": call, **commands}, options.repeats)
     report(method, sides, rows)
 
 
 def report(method: str, sides: dict[str, Speed], rows: list[Tokens]) -> None:
     """Both sides, the ratios, the share of the machine's rate, and how far the losses are apart."""
-    mine, other = sides["Tunewright"], sides["TRL"]
-    for name, side in sides.items():
-        print(f"{name:12} {side.per_second:8.1f} tokens/s {side.peak_mb:8.0f} MB")
+    mine = sides["Tunewright"]
     rate = matmul_rate(torch.bfloat16)
     share = mine.per_second * flops(method, rows) / rate / 1e9
     print(f"products of this machine: {rate:.0f} GFLOP/s in bfloat16; Tunewright uses {share:.0%} of them")
-    for ours, theirs in zip(mine.runs[-1]["losses"], other.runs[-1]["losses"], strict=True):
-        print(f"  loss {ours:.4f}   {theirs:.4f}   {ours - theirs:+.4f}")
-    faster, smaller = ASKED[method]
-    print(verdict("times TRL's speed", mine.per_second / other.per_second, *faster))
-    print(verdict("of TRL's memory", mine.peak_mb / other.peak_mb, *smaller, at_most=True))
+    for losses in zip(*(side.runs[-1]["losses"] for side in sides.values()), strict=True):
+        print("  losses of an update:" + "".join(f" {loss:8.4f}" for loss in losses))
+    compare(sides, "tokens", *ASKED[method])
 
 
 def flops(method: str, rows: list[Tokens]) -> float:

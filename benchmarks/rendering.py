@@ -87,7 +87,12 @@ def main() -> None:
     options = parser.parse_args()
     tokenizer, _ = load_tokenizer(MODEL)
     rows, renderer = chats(options.chats), Renderer(tokenizer)
-    texts = ["".join(f"<|im_start|>{m.role}\n{m.content}<|im_end|>\n" for m in row.messages) for row in rows]
+    texts = [
+        tokenizer.apply_chat_template(
+            [{"role": m.role, "content": m.content} for m in row.messages], tokenize=False
+        )
+        for row in rows
+    ]
     bare = tokenizer.backend_tokenizer
     sides: dict[str, Callable[[], int]] = {
         "Tunewright": lambda: sum(t.size for found in renderer.conversations(rows) for t in found),
