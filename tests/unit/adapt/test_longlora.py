@@ -16,7 +16,7 @@ from tunewright.core.paths import write_json
 from tunewright.core.records import Tokens
 from tunewright.engine.batch import build_batch
 from tunewright.engine.loop import Job
-from tunewright.models import shifted
+from tunewright.models import attention, shifted
 from tunewright.models.added import without_adapter
 from tunewright.models.base_record import base_record, recorded_changes
 from tunewright.models.changes import Changes
@@ -185,17 +185,22 @@ def test_learns_texts_beyond_the_old_context(rope, tmp_path, monkeypatch):
 
 def test_attention_is_sparse_in_the_steps_and_dense_in_validation(tmp_path, monkeypatch):
     monkeypatch.setattr(shifted, "SMALLEST_GROUP", 16)
-    asked = {True: 0, False: 0}
-    real = shifted.shifted_attention
+    asked = {"sparse": 0, "dense": 0}  # texts
+    real, together = shifted.shifted_attention, attention.attend_texts
 
     def spy(q, k, v, group, attend):
-        asked[group < k.shape[2]] += 1
+        asked["sparse"] += group < k.shape[2]
         return real(q, k, v, group, attend)
 
-    monkeypatch.setattr("tunewright.models.attention.shifted_attention", spy)
+    def dense(q, k, v, texts, *settings):
+        asked["dense"] += len(texts)
+        return together(q, k, v, texts, *settings)
+
+    monkeypatch.setattr(attention, "shifted_attention", spy)
+    monkeypatch.setattr(attention, "attend_texts", dense)
     train, held_out = rows(4, low=60, high=120), rows(3, seed=9, low=60, high=120)
     fit(job(train, held_out), settings(epochs=1, tokens_per_step=10**6), tmp_path)
-    assert asked == {True: 4 * 2, False: 2 * 3 * 2}  # texts times layers; validation before and after
+    assert asked == {"sparse": 4 * 2, "dense": 2 * 3 * 2}  # times layers; validation before and after
 
 
 @pytest.mark.parametrize("rope", ["dynamic", "yarn"])
