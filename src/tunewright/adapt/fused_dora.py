@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from tunewright.adapt.fused_product import Frozen, LoraProduct, frozen
-
-ADAPTER = "default"
+from tunewright.adapt.start import NAME
 
 
 def dora_product(x: Tensor, a: Tensor, b: Tensor, magnitude: Tensor, base: Frozen, scale: float) -> Tensor:
@@ -35,13 +34,13 @@ def measure_magnitudes(model: nn.Module) -> None:
     in bfloat16 the model would not start as what it was."""
     for layer in model.modules():
         own: Any = layer
-        if not hasattr(own, "lora_magnitude_vector") or ADAPTER not in own.lora_magnitude_vector:
+        if not hasattr(own, "lora_magnitude_vector") or NAME not in own.lora_magnitude_vector:
             continue
-        a, b, weight = own.lora_A[ADAPTER].weight, own.lora_B[ADAPTER].weight, own.get_base_layer().weight
+        a, b, weight = own.lora_A[NAME].weight, own.lora_B[NAME].weight, own.get_base_layer().weight
         base = frozen(own.get_base_layer(), weight)
         if base is not None and not weight.is_meta:
-            norms = row_norms(base.dense(weight), a, b, own.scaling[ADAPTER])
-            own.lora_magnitude_vector[ADAPTER].weight.copy_(norms)
+            norms = row_norms(base.dense(weight), a, b, own.scaling[NAME])
+            own.lora_magnitude_vector[NAME].weight.copy_(norms)
 
 
 @torch.no_grad()

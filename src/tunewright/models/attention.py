@@ -22,6 +22,7 @@ from transformers.masking_utils import sdpa_mask
 from tunewright.models.blocked import Text, attend_texts, blocked_attention
 from tunewright.models.kvcache import AHEAD, Ahead, whole
 from tunewright.models.shifted import group_of, share_of, shifted_attention
+from tunewright.models.softmax import capped_
 
 NAME = "tunewright"
 SCORES = 64 * 2**20  # bytes of scores over a common beginning that are held at a time
@@ -187,8 +188,7 @@ def _behind(
         first = torch.bmm(together, ahead.keys[0].transpose(1, 2))
         scores[..., :common] = first.view(shared, count, -1, common).transpose(0, 1)
         scores[..., common:] = torch.matmul(asked, keys[part].transpose(2, 3))
-        if softcap is not None:
-            scores.div_(softcap).tanh_().mul_(softcap)
+        capped_(scores, softcap)
         scores[..., common + own :] = -torch.inf
         if mask is not None:
             hidden = ~mask[part if len(mask) > 1 else slice(None), :, :, common:]
@@ -213,8 +213,7 @@ def _one_query(
     count, (keys, values) = k.shape[2], (whole(k), whole(v))
     asked = (q * scale).reshape(len(keys), -1, width)
     scores = torch.bmm(asked, keys.transpose(1, 2)).float()
-    if softcap is not None:
-        scores.div_(softcap).tanh_().mul_(softcap)
+    capped_(scores, softcap)
     least = torch.finfo(scores.dtype).min
     scores[..., count:] = -torch.inf
     if mask is not None:

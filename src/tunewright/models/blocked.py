@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from tunewright.models.softmax import bend, capped_, softmax_
+
 BLOCK = 64  # queries; 32 and 128 were slower at every length from 256 tokens
 WHOLE = 80  # queries up to which a text is one block, filled up to a multiple of ``STEP``
 STEP = 16
@@ -170,8 +172,8 @@ class _Blocked(torch.autograd.Function):
             for rows, seen, hidden in _blocks(group, window, q.device):
                 live = shared * group.live(rows.start)
                 scores = _products(q[:live, :, rows], k[:live, seen], exact)
-                _hide(_capped(scores, softcap), hidden)
-                norm[:live, :, rows] = _softmax_(scores)
+                _hide(capped_(scores, softcap), hidden)
+                norm[:live, :, rows] = softmax_(scores)
                 mixed = torch.bmm(scores.to(v.dtype).flatten(1, 2), v[:live, seen])
                 own[:live, :, rows] = mixed.view(live, *own.shape[1:2], -1, own.shape[3])
             norms.append(norm)
@@ -200,13 +202,15 @@ class _Blocked(torch.autograd.Function):
                 live = shared * group.live(rows.start)
                 part, d_part = q[:live, :, rows], d_out[:live, :, rows]
                 keys = k[:live, seen]
-                scores = _capped(_products(part, keys, exact), ctx.softcap)
-                bend = None if ctx.softcap is None else 1 - (scores / ctx.softcap).square()
+                scores = capped_(_products(part, keys, exact), ctx.softcap)
+                slope_of_cap = bend(scores, ctx.softcap)
                 weights = _hide(scores.sub_(norm[:live, :, rows, None]), hidden).exp_()
                 turned = weights.to(v.dtype).flatten(1, 2).transpose(1, 2)
                 d_v[:live, seen] += torch.bmm(turned, d_part.flatten(1, 2))
                 slope = _products(d_part, v[:live, seen], exact).sub_(within[:live, :, rows]).mul_(weights)
-                narrow = (slope if bend is None else slope.mul_(bend)).to(k.dtype).flatten(1, 2)
+                narrow = (
+                    (slope if slope_of_cap is None else slope.mul_(slope_of_cap)).to(k.dtype).flatten(1, 2)
+                )
                 d_q[:live, :, rows] = torch.bmm(narrow, keys).view_as(part).mul_(ctx.scale)
                 d_k[:live, seen] += torch.bmm(narrow.transpose(1, 2), part.flatten(1, 2))
             for text, own in zip(group.texts, _apart(group, d_q), strict=True):
@@ -256,21 +260,10 @@ def _apart(group: _Group, states: Tensor) -> Tensor:
     return states.view(len(group.texts), -1, *states.shape[2:])
 
 
-def _softmax_(scores: Tensor) -> Tensor:
-    """``scores`` become their softmax; returns the log-sum-exp of every row."""
-    top = scores.amax(-1)
-    torch.softmax(scores, -1, out=scores)
-    return top - scores.amax(-1).log_()  # the largest is 1 / the sum
-
-
 def _products(rows: Tensor, columns: Tensor, dtype: torch.dtype) -> Tensor:
     """(B, G, n, D) with (B, K, D): the (B, G, n, K) inner products, in ``dtype``."""
     found = torch.bmm(rows.flatten(1, 2), columns.transpose(1, 2))
     return found.to(dtype).view(*rows.shape[:3], columns.shape[1])
-
-
-def _capped(scores: Tensor, softcap: float | None) -> Tensor:
-    return scores if softcap is None else scores.div_(softcap).tanh_().mul_(softcap)
 
 
 def _hide(scores: Tensor, hidden: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from tunewright.models.softmax import bend, capped_, softmax_
 from tunewright.models.token_rows import Rows
 
 # Float32 logits of a piece, by kind of device. Within a call all pieces use the same memory: fresh memory
@@ -80,7 +81,7 @@ class _Space(NamedTuple):
             exact += bias.float()
         if scale != 1.0:
             exact *= scale
-        return exact if softcap is None else exact.div_(softcap).tanh_().mul_(softcap)
+        return capped_(exact, softcap)
 
     def narrow(self, exact: Tensor) -> Tensor:
         """The float32 numbers in the format of the products."""
@@ -88,22 +89,10 @@ class _Space(NamedTuple):
         return exact if product.data_ptr() == exact.data_ptr() else product.copy_(exact)
 
 
-def _softmax_(logits: Tensor) -> Tensor:
-    """``logits`` become their softmax; returns the log-sum-exp of every row, (n,)."""
-    top = logits.amax(-1)
-    torch.softmax(logits, -1, out=logits)
-    return top - logits.amax(-1).log_()  # the largest is 1 / the sum
-
-
-def _bend(logits: Tensor, softcap: float | None) -> Tensor | None:
-    """The slope of the soft cap at its outputs."""
-    return None if softcap is None else 1 - (logits / softcap).square()
-
-
-def _slope_(softmax: Tensor, ids: Tensor, bend: Tensor | None) -> Tensor:
-    """``softmax`` (n, V) becomes -d log p(ids) / d logits, those before a soft cap where there is one."""
+def _slope_(softmax: Tensor, ids: Tensor, cap: Tensor | None) -> Tensor:
+    """``softmax`` (n, V) becomes -d log p(ids) / d logits; ``cap`` is the slope of a soft cap."""
     slope = softmax.scatter_add_(1, ids[:, None], -torch.ones_like(softmax[:, :1]))
-    return slope if bend is None else slope.mul_(bend)
+    return slope if cap is None else slope.mul_(cap)
 
 
 def chunks(rows: int, weight: Tensor) -> list[slice]:
@@ -140,10 +129,10 @@ class _TokenLogprobs(torch.autograd.Function):
         for rows in chunks(hidden.shape[0], weight):
             logits = space.logits(hidden[rows], low, bias, scale, softcap)
             chosen = logits.gather(1, ids[rows, None])[:, 0]
-            bend = _bend(logits, softcap) if ctx.rests else None
-            out[rows] = chosen - _softmax_(logits)
+            cap = bend(logits, softcap) if ctx.rests else None
+            out[rows] = chosen - softmax_(logits)
             if slopes is not None:
-                slope = space.narrow(_slope_(logits, ids[rows], bend))
+                slope = space.narrow(_slope_(logits, ids[rows], cap))
                 slopes[rows] = (slope @ low).mul_(-scale)
         kept = (slopes,) if ctx.rests else (hidden, weight, bias, ids, row_ids, row_weight)
         ctx.save_for_backward(*kept)
@@ -168,9 +157,9 @@ class _TokenLogprobs(torch.autograd.Function):
         space = _Space.like(hidden, weight)
         for rows in chunks(hidden.shape[0], weight):
             logits = space.logits(hidden[rows], low, bias, ctx.scale, ctx.softcap)
-            bend = _bend(logits, ctx.softcap)
-            _softmax_(logits)
-            d_logits = _slope_(logits, ids[rows], bend)
+            cap = bend(logits, ctx.softcap)
+            softmax_(logits)
+            d_logits = _slope_(logits, ids[rows], cap)
             d_logits *= grad[rows, None] * -ctx.scale
             narrow = space.narrow(d_logits)
             if d_hidden is not None:
