@@ -68,6 +68,15 @@ def by_turns(sides: Mapping[str, Sequence[str]], repeats: int) -> dict[str, Spee
     return {name: medians(results) for name, results in found.items()}
 
 
+def every_setting(
+    settings: Mapping[str, Sequence[str]], command: Callable[[Sequence[str]], Sequence[str]]
+) -> None:
+    """Run a peer once in each of its settings, to find its fastest."""
+    for name, given in settings.items():
+        found = printed(command(given))
+        print(f"{name:40} {per_second(found):8.2f}/s {found['peak_mb']:8.0f} MB", flush=True)
+
+
 def medians(results: Sequence[Result]) -> Speed:
     """Of speed and of peak memory."""
     speed = statistics.median(per_second(result) for result in results)

@@ -26,10 +26,9 @@ from race import (
     Speed,
     by_turns,
     compare,
+    every_setting,
     need_data,
     order,
-    per_second,
-    printed,
     timed,
 )
 
@@ -134,9 +133,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = written([rows[row] for row in order(len(rows), BATCH)], Path(folder) / "rows.jsonl")
         if options.settings:
-            for name, given in SETTINGS.items():
-                found = printed(peer(path, given))
-                print(f"{name:40} {per_second(found):7.2f} pairs/s {found['peak_mb']:8.0f} MB", flush=True)
+            every_setting(SETTINGS, lambda given: peer(path, given))
             return
         call = [sys.executable, __file__, "--one", "--rows", str(options.rows)]
         call += ["--micro-tokens", str(options.micro_tokens)]

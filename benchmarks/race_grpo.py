@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 import torch
-from race import MODEL, PEER_PYTHON, PEERS, Result, by_turns, compare, need_data, per_second, printed
+from race import MODEL, PEER_PYTHON, PEERS, Result, by_turns, compare, every_setting, need_data
 
 import tunewright as tw
 from tunewright.core.events import Event, Started, StepEnd
@@ -107,9 +107,7 @@ def main() -> None:
         lines = [{"prompt": [{"role": "user", "content": p}]} for p in prompts(options.updates * PROMPTS)]
         path.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
         if options.settings:
-            for name, given in SETTINGS.items():
-                found = printed(peer(path, given))
-                print(f"{name:40} {per_second(found):7.1f} tokens/s {found['peak_mb']:8.0f} MB", flush=True)
+            every_setting(SETTINGS, lambda given: peer(path, given))
             return
         call = [sys.executable, __file__, "--one", "--updates", str(options.updates)]
         commands = {name: peer(path, SETTINGS[setting]) for name, setting in PEERS_RUN.items()}

@@ -30,11 +30,10 @@ from race import (
     Speed,
     by_turns,
     compare,
+    every_setting,
     matmul_rate,
     need_data,
     order,
-    per_second,
-    printed,
     timed,
 )
 
@@ -137,9 +136,7 @@ def race(method: str, options: argparse.Namespace, folder: Path) -> None:
     rows = rendered(options.rows)
     path = written([rows[row] for row in order(len(rows), BATCH)], folder / "rows.jsonl")
     if options.settings:
-        for name, given in SETTINGS.items():
-            found = printed(peer(path, method, given))
-            print(f"{name:40} {per_second(found):7.1f} tokens/s {found['peak_mb']:8.0f} MB", flush=True)
+        every_setting(SETTINGS, lambda given: peer(path, method, given))
         return
     call = [sys.executable, __file__, "--one", "--rows", str(options.rows)]
     call += ["--micro-tokens", str(options.micro_tokens), *(["--full"] if method == "full" else [])]
