@@ -16,7 +16,7 @@ from tunewright.models.score import attach
 
 pytest.importorskip("trl")
 
-CLOSE = {"rtol": 1e-6, "atol": 1e-5}  # float32 has seven digits
+CLOSE = {"rtol": 0, "atol": 1e-5}
 MARGINS = (0.5, 0.0, 1.25, 0.3, 2.0)
 ROWS = [
     pair("1 2 3", "4 5 6 7", "8 9"),
@@ -141,7 +141,8 @@ def test_loss_and_gradient_of_a_model(trl_reward, centre, margin):
     what, inputs = options_and_inputs(centre, margin)
     base = tiny_model("llama", VOCAB + 1, pad_token_id=VOCAB)
     attach(base, what.heads)
-    nn.init.normal_(base.score.weight, generator=torch.Generator().manual_seed(1))
+    # Small scores: of a loss near 100 float32 knows nothing beyond the fifth digit behind the point.
+    nn.init.normal_(base.score.weight, std=0.1, generator=torch.Generator().manual_seed(1))
     forward = ModelForward(base)
     model = classifier(forward)
     expected, _ = theirs(trl_reward, model, {**padded(ROWS), **inputs}, centre)
