@@ -15,6 +15,7 @@ from tunewright.core.errors import ModelError
 from tunewright.models.added import added_to
 from tunewright.models.attention import NAME
 from tunewright.models.causal import causal_lm
+from tunewright.models.fused_layers import fuse_layers
 from tunewright.models.head import Head, chunks
 from tunewright.models.rope import steady
 from tunewright.models.score import head_called, is_head, pooled
@@ -49,6 +50,7 @@ class ModelForward:
         )
         lm.set_attn_implementation(NAME)
         steady(lm)
+        fuse_layers(lm)
         self.plain = not _fits_head(lm, self._decoder, self.device, self._autocast)
 
     @property

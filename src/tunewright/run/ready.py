@@ -10,6 +10,7 @@ from tunewright.core.records import Example
 from tunewright.data.pipeline import Prepared
 from tunewright.evaluate.runner import Answers, questions
 from tunewright.models.load import Loaded, load
+from tunewright.models.native.build import kernels
 from tunewright.objectives.base import Objective
 from tunewright.objectives.multi import tasks_of
 from tunewright.run import asking, compose, encode
@@ -49,7 +50,9 @@ def make_ready(session: Session, splits: Prepared, read: Callable[..., Loaded] =
         parts = compose.assemble(session.recipe, splits.train, read)
     with session.stage("render"):
         sequences = encode.encode_splits(parts, session, splits)
-    session.note((*parts.loaded.notes, *parts.renderer.notes, parts.loaded.precision.reason))
+    precision = parts.loaded.precision
+    compiled = (f"kernels: {kernels().reason}",) if precision.device.type == "cpu" else ()
+    session.note((*parts.loaded.notes, *parts.renderer.notes, precision.reason, *compiled))
     session.resolved = pin_all(session.resolved, parts, splits, sequences)
     for sentence in remarks(session.recipe, parts.objective, parts.loaded.precision.device.type):
         session.warn(sentence)
