@@ -22,6 +22,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from tunewright.models.native import ops as native
+
 aten: Any = torch.ops.aten
 SMALL = 2**14  # numbers; real tensors of up to so many stay real
 # What an allocation is rounded up to: torch's alignment on a CPU, the smallest block of its CUDA allocator.
@@ -57,6 +59,9 @@ class Ghost(Tensor):
     @classmethod
     def __torch_dispatch__(cls, func: Any, *_: Any) -> Any:
         raise AssertionError(f"{func} on a ghost, outside of a ledger")
+
+
+native.STAND_INS.add(Ghost)
 
 
 def is_ghost(tensor: Tensor) -> bool:

@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from tests.tiny import tiny_model
 from tunewright.core.errors import ConfigError
+from tunewright.engine.ghost import Ledger
 from tunewright.models.forward import ModelForward
 from tunewright.models.fused_layers import _Glu, _Norm, fuse_layers
 from tunewright.models.native import build, ops
@@ -227,3 +228,21 @@ def test_an_unknown_wish_is_refused(unbuilt, monkeypatch):
     monkeypatch.setenv(build.SWITCH, "maybe")
     with pytest.raises(ConfigError, match="'maybe'"):
         build.kernels()
+
+
+@compiled
+def test_memory_is_forecast_with_the_kernels_that_will_run():
+    model, ids = tiny_model("llama"), torch.arange(3, 20)[None]
+    fuse_layers(model)
+    plain, peaks = tiny_model("llama"), []
+    for each in (plain, model):
+        ledger = Ledger("cpu")
+        ledger.emptied(each)
+        with ledger:
+            each(input_ids=ids.expand(64, -1), use_cache=False).logits.sum().backward()
+        peaks.append(ledger.peak["activations"])
+    assert peaks[1] < 0.95 * peaks[0]
+    fresh, ledger = tiny_model("llama"), Ledger("cpu")
+    ledger.emptied(fresh)
+    with ledger:
+        assert fuse_layers(fresh) == 7
