@@ -61,12 +61,12 @@ class Ghost(Tensor):
         raise AssertionError(f"{func} on a ghost, outside of a ledger")
 
 
-native.STAND_INS.add(Ghost)
-
-
 def is_ghost(tensor: Tensor) -> bool:
     """Whether there is nothing in it; a ghost may call itself ``nn.Parameter``."""
     return getattr(tensor, "outline", None) is not None
+
+
+native.STAND_INS.append(is_ghost)
 
 
 class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from ctypes import c_float, c_long, c_void_p
 from typing import Any
 
@@ -13,15 +14,15 @@ from tunewright.models.native.build import kernels
 KINDS = {torch.float32: 0, torch.bfloat16: 1}
 STEP = 64  # rows whose gradients of a weight one sum holds; as in kernels.cpp
 GATES = ("silu", "gelu_tanh")
-STAND_INS: set[type] = (
-    set()
-)  # classes of tensors without values, by which memory is forecast
+STAND_INS: list[Callable[[Tensor], bool]] = []  # which tensors have no values; memory is forecast by such
 
 
 def known(*tensors: Tensor) -> bool:
     """Whether the kernels are there and take these: plain dense tensors of a CPU, in a format they know."""
-    plain = {Tensor, nn.Parameter, *STAND_INS}
-    fit = all(type(x) in plain and x.device.type == "cpu" and x.dtype in KINDS for x in tensors)
+    fit = all(
+        x.device.type == "cpu" and x.dtype in KINDS and (type(x) in (Tensor, nn.Parameter) or _stands_in(x))
+        for x in tensors
+    )
     return fit and kernels().library is not None and not torch.compiler.is_compiling()
 
 
@@ -33,7 +34,7 @@ def rms_forward(x: Tensor, weight: Tensor, eps: float, plus: float, late: bool) 
     x, weight = x.contiguous(), weight.contiguous()
     rows = x.numel() // x.shape[-1]
     y = torch.empty_like(x, dtype=torch.promote_types(x.dtype, weight.dtype))
-    inverse = torch.empty(rows, dtype=torch.float32)
+    inverse = x.new_empty(rows, dtype=torch.float32)
     kinds = (KINDS[x.dtype], KINDS[weight.dtype])
     _call("rms_forward", *kinds, x, weight, y, inverse, rows, x.shape[-1], float(eps), float(plus), int(late))
     return y, inverse
@@ -48,7 +49,7 @@ def rms_backward(
     grad, x, weight = grad.contiguous(), x.contiguous(), weight.contiguous()
     rows, width = x.numel() // x.shape[-1], x.shape[-1]
     d_x = torch.empty_like(x)
-    parts = torch.zeros(-(-rows // STEP), width) if for_weight else None
+    parts = x.new_zeros(-(-rows // STEP), width, dtype=torch.float32) if for_weight else None
     kinds = (KINDS[x.dtype], KINDS[weight.dtype])
     _call("rms_backward", *kinds, grad, x, weight, inverse, d_x, parts, rows, width, float(plus))
     return d_x, None if parts is None else parts.sum(0).to(weight.dtype)
@@ -75,7 +76,7 @@ def softmax_(scores: Tensor, ahead: int, window: int | None, softcap: float | No
 
     Query i sees the keys up to ``ahead`` + i, of those the last ``window``; the others get the weight 0.
     """
-    norms = torch.empty(scores.shape[:-1], dtype=torch.float32)
+    norms = scores.new_empty(scores.shape[:-1], dtype=torch.float32)
     queries, keys = scores.shape[-2:]
     rows = norms.numel()
     _call(
@@ -133,7 +134,7 @@ def choose_(
     With ``factors``, (n,) float32, the logits become factor · (softmax - onehot), times the slope of the cap:
     the gradient of -factor log p by the scaled logits.
     """
-    chosen = torch.empty(len(logits), dtype=torch.float32)
+    chosen = logits.new_empty(len(logits), dtype=torch.float32)
     ids, factors = ids.contiguous(), None if factors is None else factors.contiguous()
     _call(
         "choose",
@@ -151,15 +152,19 @@ def choose_(
 
 def _call(name: str, *arguments: Any) -> None:
     """Tensors go as addresses, whole numbers as long, others as float."""
-    if any(type(given) in STAND_INS for given in arguments):
+    if any(isinstance(given, Tensor) and _stands_in(given) for given in arguments):
         return
     library = kernels().library
     assert library is not None, "ask known() first"
     getattr(library, name)(*(_as_c(given) for given in arguments))
 
 
+def _stands_in(tensor: Tensor) -> bool:
+    return any(has_no_values(tensor) for has_no_values in STAND_INS)
+
+
 def _as_c(given: Any) -> Any:
     if isinstance(given, Tensor):
-        assert given.is_contiguous(), "kernels take contiguous tensors"
+        assert given.is_contiguous() and (given.data_ptr() or not given.numel()), "no memory to work on"
         return c_void_p(given.data_ptr())
     return c_float(given) if isinstance(given, float) else None if given is None else c_long(given)
