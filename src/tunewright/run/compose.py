@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from torch import nn
 from transformers import AutoModelForCausalLM
 
 from tunewright.adapt.base import Adapter, adapter_of
@@ -171,12 +172,13 @@ def check_effect(recipe: Recipe) -> None:
             raise ConfigError(f"{name} has no effect here: {because}; remove it")
 
 
-def rehearse(adapter: Adapter, loaded: Loaded) -> None:
-    """Attach to an empty shell of the model, so that what does not fit it is found before any work."""
+def rehearse(adapter: Adapter, loaded: Loaded) -> nn.Module:
+    """Attach to an empty shell of the model, so that what does not fit it is found before any work; returns
+    the shell, ready to train but for the heads of the objective."""
     with torch.device("meta"):
         make: Any = AutoModelForCausalLM.from_config
         shell = make(loaded.model.config)
-    adapter.attach(shell)
+    return adapter.attach(shell)
 
 
 def seed_adapter(seed: int) -> None:
