@@ -88,5 +88,5 @@ def test_a_full_disk_is_a_clear_error(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", full)
     keys, states = texts([2, 3])
-    with pytest.raises(RunError, match="make room and resume, or start anew with train.layer_cache=off"):
+    with pytest.raises(RunError, match=r"make room and resume, or start anew with train\.layer_cache=off"):
         store.add(keys, states, [2, 3])
