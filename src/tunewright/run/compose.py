@@ -45,12 +45,16 @@ BY_HEAD = frozenset({"labels", "numbers", "scores"})  # judged by what a head sa
 
 @dataclass(frozen=True)
 class Parts:
-    """The objects of a run: what is trained, what on, how it is read."""
+    """The objects of a run: what is trained, what on, how it is read.
+
+    ``shell`` is the model without numbers, its adapter attached, for questions about what trains.
+    """
 
     loaded: Loaded
     renderer: Renderer
     adapter: Adapter
     objective: Objective
+    shell: nn.Module
 
 
 def assemble(recipe: Recipe, train: Sequence[Example], read: Callable[..., Loaded] = load) -> Parts:
@@ -81,7 +85,7 @@ def assemble(recipe: Recipe, train: Sequence[Example], read: Callable[..., Loade
     check_stretch(adapter, loaded, recipe.data.max_length)
     _check_weights(loaded, adapter)
     adapter = adapter.fitted(_ids_of(loaded, adapter))
-    rehearse(adapter, loaded)
+    shell = rehearse(adapter, loaded)
     loaded = replace(loaded, virtual=adapter.virtual)
     renderer = Renderer(
         loaded.tokenizer,
@@ -89,7 +93,7 @@ def assemble(recipe: Recipe, train: Sequence[Example], read: Callable[..., Loade
         max_length=min(recipe.data.max_length, context_of(loaded)),
         over_long=recipe.data.over_long,
     )
-    return Parts(loaded, renderer, adapter, objective)
+    return Parts(loaded, renderer, adapter, objective, shell)
 
 
 def _check_base(loaded: Loaded) -> None:

@@ -51,8 +51,7 @@ def pin_cache(session: Session, parts: compose.Parts, sequences: encode.Sequence
     name, asked = "train.layer_cache", session.recipe.train.layer_cache
     if asked == "off":
         return session.resolved
-    shell = compose.rehearse(parts.adapter, parts.loaded)
-    found = _keeping(session.recipe, parts, shell, (sequences.train, sequences.validation))
+    found = _keeping(session.recipe, parts, parts.shell, (sequences.train, sequences.validation))
     if found.fault is not None and asked == "on":
         session.warn(f"{name} on has no effect: {found.fault}")
         return session.resolved
