@@ -157,10 +157,10 @@ def _tried(forward: ModelForward, layers: Sequence[nn.Module]) -> Any:
     model, batch = forward.model, _few_tokens(forward)
     was_training, seen = model.training, []
 
-    def run(training: bool) -> Tensor:
+    def run(training: bool, of: Any = batch) -> Tensor:
         model.train(training)
         with torch.enable_grad():
-            return forward.hidden(batch).detach()
+            return forward.hidden(of).detach()
 
     def note(out: Any) -> Any:
         seen.append(out)
@@ -178,6 +178,7 @@ def _tried(forward: ModelForward, layers: Sequence[nn.Module]) -> Any:
                 return f"states between layers have the shape {tuple(training.shape)}"
             if not _same(training, still):
                 return "the layers that do not train give other states while training"
+            run(training=False, of=_few_tokens(forward, 20))  # so that nothing is left of the first
             with _skipped(layers, seen[-1]):
                 again = run(training=False)
     except WRONG as error:  # then it is said, and the layers run every time
@@ -187,10 +188,10 @@ def _tried(forward: ModelForward, layers: Sequence[nn.Module]) -> Any:
     return seen[-1] if _same(again, whole) else f"layers above layer {len(layers)} read more than its states"
 
 
-def _few_tokens(forward: ModelForward) -> Any:
-    """Two short texts in one batch."""
+def _few_tokens(forward: ModelForward, first: int = 1) -> Any:
+    """Two short texts in one batch, of the ids from ``first`` on."""
     vocabulary = causal_lm(forward.model).config.get_text_config().vocab_size
-    ids = torch.arange(1, 10, device=forward.device) % vocabulary
+    ids = torch.arange(first, first + 9, device=forward.device) % vocabulary
     positions = torch.cat([torch.arange(5), torch.arange(4)]).to(forward.device)
     return SimpleNamespace(ids=ids, positions=positions, segments=((0, 5, None), (5, 4, None)))
 

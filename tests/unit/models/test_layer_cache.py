@@ -271,6 +271,10 @@ def recalling(layer, out):
     return out + layer.seen.pop()
 
 
+def looking_back(layer, out):
+    return out + layer.seen[-1]
+
+
 def scaled(layer, out):
     return out * layer.scale
 
@@ -280,6 +284,7 @@ def scaled(layer, out):
     [
         ({1: noisy}, "other states while training"),
         ({0: remembering, 3: recalling}, r"cannot begin at layer 2 \(IndexError"),
+        ({0: remembering, 3: looking_back}, "layers above layer 2 read more than its states"),
         ({0: scaled}, "something trains below layer 2"),
     ],
 )
