@@ -47,7 +47,7 @@ bench-setup: setup .venv-bench/.ready
 	touch $@
 
 bench: bench-setup
-	for script in startup rendering race_fewshot race_grpo race_dpo race_sft lora_layers generation head_cache; do \
+	for script in startup rendering race_fewshot race_grpo race_dpo race_sft lora_layers generation head_cache layer_cache; do \
 	  echo "== $$script"; $(BIN)/python benchmarks/$$script.py || exit 1; done
 	$(BIN)/python benchmarks/race_sft.py --full
 

@@ -30,6 +30,8 @@ class ModelForward:
     ``plain`` says that the output layer has a form the fast head does not know, so the model's own is used.
     ``neftune`` > 0 adds uniform noise to the embeddings in training (Jain et al. 2023, arXiv 2310.05914).
     Virtual tokens of the model stand before every text, and none of them is in what is returned.
+    ``below`` is a context around each run of the decoder over a batch, in which its lower layers may be
+    left out (see ``layer_cache``).
     """
 
     def __init__(
@@ -37,6 +39,7 @@ class ModelForward:
     ) -> None:
         self.model = model
         self.neftune = neftune
+        self.below: Callable[[Any], AbstractContextManager[Any]] = lambda batch: nullcontext()
         self.compute = compute
         lm = causal_lm(model)
         self.device = next(lm.parameters()).device
@@ -61,7 +64,7 @@ class ModelForward:
     def hidden(self, batch: Any) -> Tensor:
         """Last hidden states, (T, H)."""
         front = self._front(batch)
-        with self._autocast():
+        with self._autocast(), self.below(batch):
             out = self._decoder(**self._inputs(batch, front))
         states: Tensor = out.last_hidden_state[0, front.rows :]
         return states
@@ -121,7 +124,7 @@ class ModelForward:
     def _own_logits(self, batch: Any) -> Tensor:
         front = self._front(batch)
         kept = batch.targets.source + front.rows
-        with self._autocast():
+        with self._autocast(), self.below(batch):
             logits: Tensor = self._lm(logits_to_keep=kept, **self._inputs(batch, front)).logits[0]
         return logits.float()
 

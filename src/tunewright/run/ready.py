@@ -15,6 +15,7 @@ from tunewright.objectives.base import Objective
 from tunewright.objectives.multi import tasks_of
 from tunewright.run import asking, compose, encode
 from tunewright.run.judges import Judge, JudgeKind, kind_for
+from tunewright.run.layer_cache import pin_cache
 from tunewright.run.optimizing import pin_optimizer, remarks
 from tunewright.run.resolve import Resolved
 from tunewright.run.rows import reasons
@@ -54,6 +55,7 @@ def make_ready(session: Session, splits: Prepared, read: Callable[..., Loaded] =
     compiled = (f"kernels: {kernels().reason}",) if precision.device.type == "cpu" else ()
     session.note((*parts.loaded.notes, *parts.renderer.notes, precision.reason, *compiled))
     session.resolved = pin_all(session.resolved, parts, splits, sequences)
+    session.resolved = pin_cache(session, parts, sequences)
     for sentence in remarks(session.recipe, parts.objective, parts.loaded.precision.device.type):
         session.warn(sentence)
     kind = kind_for(parts.objective)

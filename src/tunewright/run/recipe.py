@@ -226,9 +226,19 @@ class TrainSection(Settings):
         2048, ge=1, description="Tokens processed at once; memory, not results, depends on it."
     )
     seed: int = Field(0, ge=0, description="Decides split, order, noise and adapter start.")
+    layer_cache: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="Whether the states that layers which never train give are kept on disk, so that later"
+        " epochs begin above these layers; auto does so where it is possible and the disk has the room.",
+    )
     optim: OptimSection = Field(OptimSection(), description="Optimizer.")
     memory: MemorySection = Field(MemorySection(), description="Memory savers.")
     stop: StopSection = Field(StopSection(), description="Early stopping.")
+
+    @field_validator("layer_cache", mode="before")
+    @classmethod
+    def _switch(cls, value: Any) -> Any:
+        return {True: "on", False: "off"}[value] if isinstance(value, bool) else value  # as YAML reads them
 
 
 class EvaluateSection(Settings):

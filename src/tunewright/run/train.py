@@ -30,6 +30,7 @@ from tunewright.models.savers import keeps_nothing, saving
 from tunewright.models.score import attach
 from tunewright.run import compose, store
 from tunewright.run.judges import Judge, kind_for
+from tunewright.run.layer_cache import begin_cache
 from tunewright.run.publish import TUNED, Outcome, publish
 from tunewright.run.ready import Ready, make_ready
 from tunewright.run.recipe import Recipe
@@ -140,6 +141,7 @@ def _fit(session: Session, ready: Ready) -> tuple[Supply, FitResult]:
             watched(ready.watcher, model),
         ),
     )
+    begin_cache(session, parts, supply.forward, (supply.train, supply.validation))
     job = Job(
         model=model,
         adapter=parts.adapter,
@@ -166,7 +168,8 @@ def _fit(session: Session, ready: Ready) -> tuple[Supply, FitResult]:
 def _forward(session: Session, parts: compose.Parts, model: Any) -> ModelForward:
     """The model as the objective sees it; where only heads train, each text is read once."""
     dtype, neftune = parts.loaded.precision.dtype, compose.neftune_of(session.recipe)
-    if neftune > 0 or not trunk_is_fixed(model):
+    off = session.recipe.train.layer_cache == "off"
+    if off or neftune > 0 or not trunk_is_fixed(model):
         return ModelForward(model, compute=dtype, neftune=neftune)
     session.note(["only the head trains: the model reads each text once, and its states are kept on disk"])
     return FrozenForward(model, session.run.cache, compute=dtype)
