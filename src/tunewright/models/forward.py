@@ -19,6 +19,7 @@ from tunewright.models.head import Head, chunks
 from tunewright.models.rope import steady
 from tunewright.models.score import head_called, is_head, pooled
 from tunewright.models.token_rows import plain_layer, rows_of
+from tunewright.models.varlen import Packing
 from tunewright.models.virtual import Front, check_reach, front_of
 
 
@@ -156,7 +157,7 @@ def _packed(batch: Any, front: Front) -> dict[str, Any]:
         "position_ids": torch.cat([own, batch.positions + front.count])[None],
         "attention_mask": batch.ids.new_ones((1, 1, 1, 1), dtype=torch.bool),
         "use_cache": False,
-        "segments": front.ahead(batch.segments),
+        "segments": Packing(front.ahead(batch.segments)),
         **({} if front.states is None else {"front": front.states}),
     }
 
