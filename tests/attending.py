@@ -12,8 +12,8 @@ WAYS = ("blocked", "fused", "varlen")
 def attend(way: str, monkeypatch) -> None:
     """Let every packed document go the same way.
 
-    ``fused`` is that of a GPU without FlashAttention, ``varlen`` that of one with it, whose kernel a plain one
-    stands in for.
+    ``fused`` is that of a GPU without FlashAttention, ``varlen`` that of one with it, whose kernel a
+    plain one stands in for.
     """
     monkeypatch.setattr(attention, "BLOCKED", {"cpu"} if way == "blocked" else set())
     monkeypatch.setattr(attention, "say_once", lambda reason: None)

@@ -16,6 +16,7 @@ from tunewright.models.added import added_to
 from tunewright.models.attention import NAME
 from tunewright.models.causal import causal_lm
 from tunewright.models.head import Head, chunks
+from tunewright.models.placing import placed
 from tunewright.models.rope import steady
 from tunewright.models.score import head_called, is_head, pooled
 from tunewright.models.token_rows import plain_layer, rows_of
@@ -127,7 +128,7 @@ class ModelForward:
     def _front(self, batch: Any) -> Front:
         front = front_of(self.model)
         if front.count:
-            check_reach(self._lm.config, front.count, batch.positions)
+            check_reach(self._lm.config, front.count, batch.segments)
         return front
 
     def _inputs(self, batch: Any, front: Front) -> dict[str, Any]:
@@ -144,7 +145,8 @@ class ModelForward:
 
     def _noisy_embeddings(self, batch: Any) -> Tensor:
         embedded: Tensor = self._lm.get_input_embeddings()(batch.ids)
-        lengths = torch.cat([torch.full((n,), float(n)) for _, n, _ in batch.segments]).to(embedded.device)
+        sizes = torch.tensor([n for _, n, _ in batch.segments])
+        lengths = placed(sizes.repeat_interleave(sizes).float(), embedded.device)
         bound = self.neftune / (lengths * embedded.shape[-1]).sqrt()
         noise = torch.rand(embedded.shape, device=embedded.device) * 2 - 1
         return embedded + (noise * bound[:, None]).to(embedded.dtype)
