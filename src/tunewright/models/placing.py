@@ -1,4 +1,4 @@
-"""Small host tensors on their way to where they are needed."""
+"""What lies where: host tensors on their way to a device, and matrices on theirs to the CPU."""
 
 from __future__ import annotations
 
@@ -13,6 +13,11 @@ def placed(host: Tensor, device: torch.device | str) -> Tensor:
     then.
     """
     there = torch.device(device)
-    if there.type != "cuda" or not torch.cuda.is_available():
-        return host.to(there)
+    if there.type != "cuda" or not torch.cuda.is_available() or type(host) is not Tensor:
+        return host.to(there)  # a tensor of another class may stand for one without data
     return host.pin_memory().to(there, non_blocking=True)
+
+
+def decomposable(matrix: Tensor) -> Tensor:
+    """``matrix`` where it can be decomposed: Metal has no routine for it, the CPU does it instead."""
+    return matrix.cpu() if matrix.device.type == "mps" else matrix

@@ -222,17 +222,12 @@ def test_a_plan_for_a_gpu_counts_what_the_real_kernel_keeps(monkeypatch):
 
 def test_what_is_placed_on_a_gpu_leaves_from_pinned_memory(monkeypatch):
     asked = []
-
-    class Host:
-        def pin_memory(self):
-            asked.append("pinned")
-            return self
-
-        def to(self, device, **how):
-            asked.append((str(device), how))
-            return self
-
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: asked.append("pinned") or self)
+    monkeypatch.setattr(torch.Tensor, "to", lambda self, device, **how: asked.append((str(device), how)))
     for there, available in (("cpu", False), ("mps", False), ("cuda", False), ("cuda", True)):
         monkeypatch.setattr(torch.cuda, "is_available", lambda there=available: there)
-        placing.placed(Host(), there)
+        placing.placed(torch.zeros(3), there)
     assert asked == [("cpu", {}), ("mps", {}), ("cuda", {}), "pinned", ("cuda", {"non_blocking": True})]
+    asked.clear()
+    placing.placed(torch.nn.Parameter(torch.zeros(3)), "cuda")
+    assert asked == [("cuda", {})], "what may stand for a tensor without data has no memory to pin"
