@@ -17,9 +17,11 @@ from tunewright.models.attention import NAME
 from tunewright.models.causal import causal_lm
 from tunewright.models.fused_layers import fuse_layers
 from tunewright.models.head import Head, chunks
+from tunewright.models.placing import placed
 from tunewright.models.rope import steady
 from tunewright.models.score import head_called, is_head, pooled
 from tunewright.models.token_rows import plain_layer, rows_of
+from tunewright.models.varlen import Packing
 from tunewright.models.virtual import Front, check_reach, front_of
 
 
@@ -131,7 +133,7 @@ class ModelForward:
     def _front(self, batch: Any) -> Front:
         front = front_of(self.model)
         if front.count:
-            check_reach(self._lm.config, front.count, batch.positions)
+            check_reach(self._lm.config, front.count, batch.segments)
         return front
 
     def _inputs(self, batch: Any, front: Front) -> dict[str, Any]:
@@ -148,7 +150,8 @@ class ModelForward:
 
     def _noisy_embeddings(self, batch: Any) -> Tensor:
         embedded: Tensor = self._lm.get_input_embeddings()(batch.ids)
-        lengths = torch.cat([torch.full((n,), float(n)) for _, n, _ in batch.segments]).to(embedded.device)
+        sizes = torch.tensor([n for _, n, _ in batch.segments])
+        lengths = placed(sizes.repeat_interleave(sizes).float(), embedded.device)
         bound = self.neftune / (lengths * embedded.shape[-1]).sqrt()
         noise = torch.rand(embedded.shape, device=embedded.device) * 2 - 1
         return embedded + (noise * bound[:, None]).to(embedded.dtype)
@@ -161,7 +164,7 @@ def _packed(batch: Any, front: Front) -> dict[str, Any]:
         "position_ids": torch.cat([own, batch.positions + front.count])[None],
         "attention_mask": batch.ids.new_ones((1, 1, 1, 1), dtype=torch.bool),
         "use_cache": False,
-        "segments": front.ahead(batch.segments),
+        "segments": Packing(front.ahead(batch.segments)),
         **({} if front.states is None else {"front": front.states}),
     }
 
