@@ -1,5 +1,7 @@
 """The compiled kernels against plain mathematics, and what happens where they cannot be had."""
 
+import shutil
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -194,7 +196,7 @@ def unbuilt(tmp_path, monkeypatch):
 
 @compiled
 def test_compiled_once_and_kept(unbuilt, monkeypatch):
-    assert build.kernels().library is not None
+    assert build.kernels().library is not None, build.kernels().reason
     [kept] = (unbuilt / "kernels").iterdir()
     build.kernels.cache_clear()
     monkeypatch.setattr(build, "_output", lambda command: "the same" if "--version" in command else 1 / 0)
@@ -246,3 +248,13 @@ def test_memory_is_forecast_with_the_kernels_that_will_run():
     ledger.emptied(fresh)
     with ledger:
         assert fuse_layers(fresh) == 7
+
+
+@compiled
+def test_a_compiler_of_c_will_do(unbuilt, monkeypatch):
+    """One of PEFT's methods puts gcc into the environment for everybody."""
+    if shutil.which("gcc") is None:
+        pytest.skip("no gcc")
+    monkeypatch.setenv("CXX", "gcc")
+    found = build.kernels()
+    assert found.library is not None, found.reason

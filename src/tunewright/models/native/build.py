@@ -18,7 +18,8 @@ from tunewright.core.paths import cache_dir, written_atomically
 SWITCH = "TUNEWRIGHT_KERNELS"  # auto (the default), off, or required
 HERE = Path(__file__).parent
 SOURCES = (HERE / "kernels.cpp", HERE / "vectors.h")
-FLAGS = ("-O3", "-march=native", "-std=c++17", "-fopenmp", "-fno-math-errno", "-fno-trapping-math")
+FLAGS = ("-O3", "-march=native", "-std=c++17", "-fopenmp", "-fno-exceptions", "-fno-rtti")
+FLAGS += ("-fno-math-errno", "-fno-trapping-math")
 COMPILERS = ("c++", "g++", "clang++")
 SECONDS = 120  # after which a compiler is given up; it needs about two
 log = logging.getLogger(__name__)
@@ -67,7 +68,7 @@ def _compiled() -> tuple[Path, str]:
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with written_atomically(path) as temporary:
-            _output([compiler, *FLAGS, "-shared", "-fPIC", "-o", str(temporary), str(SOURCES[0])])
+            _output([compiler, *FLAGS, "-shared", "-fPIC", "-o", str(temporary), str(SOURCES[0]), "-lm"])
     return path, version
 
 

@@ -3,13 +3,21 @@
 // Tensors are contiguous, in float32 or bfloat16 (kind 0 or 1), and are computed in float32. Rows are split over
 // the threads of OpenMP, which are torch's own; no result depends on their number. The mathematics stands beside
 // the functions of these names in ops.py.
-#include <vector>
+#include <cstdlib>
+#include <type_traits>
 
 #include "vectors.h"
 
 namespace {
 
 constexpr long STEP = 64;  // rows whose gradients of a weight are added up in one sum
+
+// Memory of a thread for one row; nothing here needs the library of C++, which another compiler may not link.
+struct Space {
+  float *row;
+  explicit Space(long width) : row((float *)std::malloc((width + 1) * sizeof(float))) {}
+  ~Space() { std::free(row); }
+};
 
 template <class X, class W, class Y>
 void rms_forward(const X *x, const W *w, Y *y, float *inverse, long rows, long width, float eps, float plus, bool late) {
@@ -118,8 +126,8 @@ template <class T>
 void softmax_forward(T *scores, float *norms, long rows, long queries, long keys, long ahead, long window, float cap) {
 #pragma omp parallel
   {
-    std::vector<float> space(keys);
-    float *row = space.data();
+    Space space(keys);
+    float *row = space.row;
 #pragma omp for
     for (long i = 0; i < rows; i++) {
       T *own = scores + i * keys;
@@ -168,8 +176,8 @@ void choose(T *logits, const int64_t *ids, const float *factors, float *chosen, 
             float cap) {
 #pragma omp parallel
   {
-    std::vector<float> space(width);
-    float *row = space.data();
+    Space space(width);
+    float *row = space.row;
 #pragma omp for
     for (long i = 0; i < rows; i++) {
       T *own = logits + i * width;
