@@ -34,6 +34,7 @@ from tunewright.data.assemble import assemble, pieces_of
 from tunewright.data.branches import choices_of, grown
 from tunewright.data.controls import Veil
 from tunewright.data.encode import Encoded, Encoder, Piece
+from tunewright.data.known import Known
 from tunewright.data.lengths import Limit, OverLong, chunked
 from tunewright.data.notes import DATE_NOTE, unseen
 from tunewright.data.roles import fit_roles
@@ -80,6 +81,7 @@ class Renderer:
         self._eos: int | None = tokenizer.eos_token_id
         self._opening = self._encoder.opening()
         self._ending = self._find_ending()
+        self._known = self._find_known()
         if "strftime_now" in written and "date_string" not in (options or {}):
             self._note(DATE_NOTE)
 
@@ -113,13 +115,24 @@ class Renderer:
 
     def conversations(self, examples: Iterable[Example]) -> list[list[Tokens]]:
         """``conversation`` for many examples, with one call of the tokenizer."""
-        return [
-            [kept for tokens in found for kept in self.limited(tokens)]
-            for found in self._rendered(list(examples))
-        ]
+        rendered = self._rendered(list(examples))
+        if self.max_length is None:
+            return rendered
+        return [[kept for tokens in found for kept in self.limited(tokens)] for found in rendered]
 
     def _rendered(self, examples: Sequence[Example]) -> list[list[Tokens]]:
         """The sequences of each example in full length."""
+        if self._known is None:
+            return self._plainly(examples)
+        found = self._known.rendered(examples)
+        left = [i for i, sequences in enumerate(found) if sequences is None]
+        made = dict(zip(left, self._plainly([examples[i] for i in left]), strict=True)) if left else {}
+        for note in self._known.notes:
+            self._note(note)
+        return [made[i] if sequences is None else sequences for i, sequences in enumerate(found)]
+
+    def _plainly(self, examples: Sequence[Example]) -> list[list[Tokens]]:
+        """The same through the template of the model, each by itself."""
         planned: list[tuple[int, Draft, Veil]] = []
         for row, example in enumerate(examples):
             with _located(example.meta):
@@ -235,6 +248,9 @@ class Renderer:
 
     def _prompt(self, messages: Sequence[Message], tools: Sequence[Any]) -> tuple[list[int], int]:
         """The ids of a prompt, and how many control strings its data holds."""
+        if self._known and not tools and (known := self._known.prompt(messages)):
+            parts = self._encoder.encode(pieces_of(known, Veil(self.controls), self.controls))
+            return [token for part in parts for token in part.ids], 0
         script = self._script(messages, tools)
         draft = self._stage().prompt(script)
         parts = self._encoder.encode(pieces_of(draft, script.veil, self.controls))
@@ -258,14 +274,21 @@ class Renderer:
             self._note("the tokenizer has no end-of-text token; documents are not closed with one")
         return Ending(token, eos if token is None else None)
 
+    def _find_known(self) -> Known | None:
+        if self._template is None:
+            return None
+        return Known(self._template, self._stage(), self._encoder, self.train_on, self._plainly)
+
     def _stage(self) -> Stage:
+        return Stage(self._chat_template(), self.controls, self._ending)
+
+    def _chat_template(self) -> ChatTemplate:
         # A tokenizer without a template can still read documents, so the error waits until here.
-        template = self._template or ChatTemplate(self._tokenizer)
-        return Stage(template, self.controls, self._ending)
+        return self._template or ChatTemplate(self._tokenizer)
 
     def _script(self, messages: Sequence[Message], tools: Sequence[Any]) -> Script:
         """Messages that the template knows, with all control strings covered."""
-        messages, notes = fit_roles(messages, self._stage().template)
+        messages, notes = fit_roles(messages, self._chat_template())
         for note in notes:
             self._note(note)
         weights = weights_of(messages, self.train_on)
