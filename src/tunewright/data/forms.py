@@ -34,17 +34,25 @@ class Gap:
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """The learnt ``draft``, the ``gaps`` in it from left to right, and what contents ``needs`` promise."""
+    """The learnt ``draft``, the ``gaps`` in it from left to right, and what contents ``needs`` promise.
+
+    ``loose`` are messages, by index, that are searched by their content alone, and the text before them where
+    that must not be found.
+    """
 
     draft: Draft
     gaps: tuple[Gap, ...]
     needs: Needs
+    loose: tuple[tuple[int, str], ...] = ()
 
     def fits(self, contents: Sequence[str]) -> bool:
         """Whether contents without control strings are of the class that this form is for."""
         for content in contents:
             bare = content.strip()
             if not bare or (self.needs.stripped and len(bare) < len(content)):
+                return False
+        for index, before in self.loose:
+            if (before + contents[index]).find(contents[index]) < len(before):
                 return False
         return not any(wanted in content for wanted in self.needs.absent for content in contents)
 
@@ -64,17 +72,22 @@ class Form:
         return Draft("".join([*parts, text[position:]]), cuts, stretches)
 
 
-def learnt(template: ChatTemplate, stage: Stage, kind: Kind, shape: Shape) -> Form | None:
-    """The form of ``shape``, or ``None`` if there is none."""
+def learnt(
+    template: ChatTemplate, watched: WatchedTemplate, stage: Stage, kind: Kind, shape: Shape
+) -> Form | None:
+    """The form of ``shape``, or ``None`` if there is none. ``watched`` is made from ``template``."""
     contents = [made_up(i) for i in range(len(shape))]
     try:
-        watched = _Watching(template)
-        draft = _Strict(watched, stage.controls, stage.ending).draft(kind, _script(shape, contents, stage))
+        watched.needs = Needs()
+        draft = _Strict(_Watching(template, watched), stage.controls, stage.ending).draft(
+            kind, _script(shape, contents, stage)
+        )
         gaps = _gaps(draft, contents, stage.controls)
-        _check_places(draft, gaps, shape, template.leads)
+        loose = _loose(draft, gaps, template.leads, stage.controls)
     except (Looked, RenderError):
         return None
-    return Form(draft, gaps, watched.needs)
+    watched.needs.stripped |= bool(loose)  # the search by content alone is for it without white space
+    return Form(draft, gaps, watched.needs, loose)
 
 
 def made_up(index: int) -> str:
@@ -91,19 +104,22 @@ def _script(shape: Shape, contents: Sequence[str], stage: Stage) -> Script:
 
 
 class _Watching:
-    """A template that is held against a watched copy of it at every rendering."""
+    """A template that is held against a watched copy of it at every rendering of one conversation."""
 
-    def __init__(self, template: ChatTemplate) -> None:
-        self._template = template
-        self._watched = WatchedTemplate(template.plain_source, template.variables)
+    def __init__(self, template: ChatTemplate, watched: WatchedTemplate) -> None:
         self.leads = template.leads
-        self.needs = self._watched.needs
+        self._template = template
+        self._watched = watched
+        self._texts: dict[tuple[int, bool], str] = {}  # of so many first messages
 
     def render(self, messages: Any, tools: Sequence[Any] = (), *, generate: bool = False) -> str:
-        text = self._template.render(messages, tools, generate=generate)
-        if self._watched.render(messages, generate=generate) != text:
-            raise Looked("the watched template writes something else")
-        return text
+        known = (len(messages), generate)
+        if known not in self._texts:
+            text = self._template.render(messages, tools, generate=generate)
+            if self._watched.render(messages, generate=generate) != text:
+                raise Looked("the watched template writes something else")
+            self._texts[known] = text
+        return self._texts[known]
 
 
 class _Strict(Stage):
@@ -139,22 +155,32 @@ def _gaps(draft: Draft, contents: Sequence[str], controls: Controls) -> tuple[Ga
     return tuple(gaps)
 
 
-def _check_places(draft: Draft, gaps: Sequence[Gap], shape: Shape, leads: Mapping[str, str]) -> None:
-    """Refuse a draft in which the search for a message could find another place than its gap.
+def _loose(
+    draft: Draft, gaps: Sequence[Gap], leads: Mapping[str, str], controls: Controls
+) -> tuple[tuple[int, str], ...]:
+    """``Form.loose``. Raises ``Looked`` where a message could be found elsewhere than in its gap.
 
-    Answers stand where their prompts end. Another message is searched behind its lead, from the end of the
-    one before it; up to its gap this is constant text, so there the lead must stand only once.
+    Answers stand where their prompts end. Any other message is searched from the end of the one before it, at
+    first behind its lead. The text from there to its gap is constant. So the message is found in its gap if
+    the lead first stands before it, or if it stands nowhere up to the next answer, whatever the contents are,
+    because of a control token in it; then the content must not be found in the constant text.
     """
-    if len(draft.stretches) != len(shape):
-        raise Looked("a message was not found")
+    loose = []
     position = 0
-    for stretch, gap, (role, _) in zip(draft.stretches, gaps, shape, strict=True):
-        if role == "assistant":
-            inside = stretch.start <= gap.start and gap.end <= stretch.end and stretch.start in draft.cuts
+    for index, (stretch, gap) in enumerate(zip(draft.stretches, gaps, strict=False)):
+        place, lead = (gap.start, gap.end), leads.get(stretch.role, "")
+        if stretch.role == "assistant":
+            found = stretch.start in draft.cuts and stretch.start <= gap.start and gap.end <= stretch.end
+        elif lead and draft.text.find(lead, position) == gap.start - len(lead):
+            found = (stretch.start, stretch.end) == place
         else:
-            lead = leads.get(role, "")
-            inside = (stretch.start, stretch.end) == (gap.start, gap.end) and bool(lead)
-            inside &= draft.text.find(lead, position) == gap.start - len(lead)
-        if not inside or stretch.start < position:
+            limit = min((s.start for s in draft.stretches[index:] if s.role == "assistant"), default=None)
+            token = controls.first(lead)
+            found = (stretch.start, stretch.end) == place and (
+                not lead or (token is not None and token not in draft.text[position:limit])
+            )
+            loose.append((index, draft.text[position : gap.start]))
+        if not found or stretch.start < position:
             raise Looked("a message could be found elsewhere")
         position = stretch.end
+    return tuple(loose)

@@ -38,6 +38,7 @@ from tunewright.data.known import Known
 from tunewright.data.lengths import Limit, OverLong, chunked
 from tunewright.data.notes import DATE_NOTE, unseen
 from tunewright.data.roles import fit_roles
+from tunewright.data.shapes import Shapes
 from tunewright.data.template import ChatTemplate, controls_of
 from tunewright.data.turns import Draft, Ending, Script, Stage, weights_of
 
@@ -127,8 +128,7 @@ class Renderer:
         found = self._known.rendered(examples)
         left = [i for i, sequences in enumerate(found) if sequences is None]
         made = dict(zip(left, self._plainly([examples[i] for i in left]), strict=True)) if left else {}
-        for note in self._known.notes:
-            self._note(note)
+        self._pass_on(self._known.notes)
         return [made[i] if sequences is None else sequences for i, sequences in enumerate(found)]
 
     def _plainly(self, examples: Sequence[Example]) -> list[list[Tokens]]:
@@ -248,13 +248,15 @@ class Renderer:
 
     def _prompt(self, messages: Sequence[Message], tools: Sequence[Any]) -> tuple[list[int], int]:
         """The ids of a prompt, and how many control strings its data holds."""
-        if self._known and not tools and (known := self._known.prompt(messages)):
-            parts = self._encoder.encode(pieces_of(known, Veil(self.controls), self.controls))
-            return [token for part in parts for token in part.ids], 0
-        script = self._script(messages, tools)
-        draft = self._stage().prompt(script)
-        parts = self._encoder.encode(pieces_of(draft, script.veil, self.controls))
-        return [token for part in parts for token in part.ids], script.veil.hits
+        veil, draft = Veil(self.controls), None
+        if self._known and not tools:
+            draft = self._known.prompt(messages, lambda: self._stage().prompt(self._script(messages, ())))
+            self._pass_on(self._known.notes)
+        if draft is None:
+            script = self._script(messages, tools)
+            veil, draft = script.veil, self._stage().prompt(script)
+        parts = self._encoder.encode(pieces_of(draft, veil, self.controls))
+        return [token for part in parts for token in part.ids], veil.hits
 
     def _document(self, text: str, veil: Veil) -> list[int]:
         [body] = self._encoder.encode([Piece(veil.cover(text), veil, "nothing")])
@@ -277,7 +279,8 @@ class Renderer:
     def _find_known(self) -> Known | None:
         if self._template is None:
             return None
-        return Known(self._template, self._stage(), self._encoder, self.train_on, self._plainly)
+        shapes = Shapes(self._template, self._stage(), self._encoder, self.train_on)
+        return Known(shapes, self.train_on, self._plainly)
 
     def _stage(self) -> Stage:
         return Stage(self._chat_template(), self.controls, self._ending)
@@ -322,6 +325,10 @@ class Renderer:
         text = self._tokenizer.decode([token], skip_special_tokens=False)
         begins_word = (self._tokenizer.convert_ids_to_tokens(token) or "").startswith("▁")
         return f" {text}" if begins_word and not text.startswith(" ") else str(text)
+
+    def _pass_on(self, notes: Iterable[str]) -> None:
+        for note in notes:
+            self._note(note)
 
     def _note(self, text: str) -> None:
         self._notes.setdefault(text)

@@ -191,7 +191,7 @@ class Sections:
                 return [], {}
             if inside:
                 [gap], number = inside, len(units)
-                hole = self._hole(gap, text[start : gap.start], text[gap.end : end])
+                hole = self._hole(gap, text[start:end], text[start : gap.start], text[gap.end : end])
                 units.append(hole)
                 places.setdefault(start, Place(number, 0, 0))
                 places[gap.start] = Place(number, 0, len(hole.ids_before))
@@ -205,8 +205,15 @@ class Sections:
         places.setdefault(len(text), Place(len(units), 0, 0))
         return units, places
 
-    def _hole(self, gap: Gap, before: str, after: str) -> Hole:
-        return Hole(gap.index, before, after, self._ids(before), self._ids(after))
+    def _hole(self, gap: Gap, text: str, before: str, after: str) -> Hole:
+        """The hole of a section reading ``text``, with the ids that spell ``before`` and ``after`` in it."""
+        ids = self._ids(text)
+        first = next((n for n in range(len(ids)) if self._spelled(ids[:n]) == before), len(ids))
+        last = next((n for n in range(len(ids)) if self._spelled(ids[len(ids) - n :]) == after), len(ids))
+        return Hole(gap.index, before, after, ids[:first], ids[len(ids) - last :])
+
+    def _spelled(self, ids: list[int]) -> str:
+        return str(self._backend.decode(ids, skip_special_tokens=False))
 
     def _ids(self, text: str) -> list[int]:
         return list(self._backend.encode(text, add_special_tokens=False).ids)
