@@ -141,6 +141,8 @@ class Known:
 
     def _fill(self, examples: Sequence[Example], run: _Run) -> None:
         """Make conversations whose text is known, and whose ids are not."""
+        if not run.whole:
+            return
         drafts = [(form.filled(contents), examples[row].meta) for row, form, contents in run.whole]
         try:
             found = self._shapes.assembled(drafts)

@@ -6,8 +6,8 @@ hold ``</think>``", "without the white space around it". ``WatchedTemplate`` run
 answer such questions for the class in ``Needs`` and write down what the class must promise. They raise
 ``Looked`` for any other question, such as a length or a slice.
 
-What a string cannot see is left out of the environment: filters that read characters behind its back, and
-``~``. Times of day are refused; a date is a promise too.
+What reads characters behind the back of such a string is left out of the environment or refused: filters, the
+methods of other strings, ``in`` for other strings, ``~``. So is the time of day; a date is a promise too.
 """
 
 from __future__ import annotations
@@ -18,15 +18,16 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Never
 
-from jinja2 import TemplateError, nodes
+from jinja2 import Environment, Template, TemplateError, nodes
 from jinja2.ext import Extension
 from jinja2.parser import Parser
+from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 FILTERS = frozenset(
     (
         *("capitalize", "count", "d", "default", "first", "items", "last", "length", "list", "lower", "map"),
-        *("reject", "rejectattr", "replace", "select", "selectattr", "string", "tojson", "trim", "upper"),
+        *("reject", "rejectattr", "select", "selectattr", "string", "trim", "upper"),
     )
 )
 _DAYS = frozenset("aAbBdjmuUVwWyYG%")  # directives of strftime that change once a day
@@ -59,17 +60,22 @@ class WatchedTemplate:
     def __init__(self, source: str, variables: Mapping[str, Any]) -> None:
         self.needs = Needs()
         self._variables = dict(variables)
-        environment = ImmutableSandboxedEnvironment(
+        environment = _Environment(
             trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, "jinja2.ext.loopcontrols"]
         )
-        environment.filters = {name: environment.filters[name] for name in FILTERS}
+        kept = {name: environment.filters[name] for name in FILTERS}
+        environment.filters = {**kept, "replace": _replaced, "tojson": _looked}
+        environment.tests["in"] = _inside
         environment.globals.pop("lipsum")
         environment.globals |= {"raise_exception": _refuse, "strftime_now": self._today}
         environment.concat = _joined  # type: ignore[assignment]
         try:
-            if environment.parse(source).find(nodes.Concat):
+            tree = environment.parse(source)
+            if tree.find(nodes.Concat):
                 raise Looked("the template joins with ~")
-            self._template = environment.from_string(source)
+            _ask_for_in(tree, environment)
+            code = environment.compile(tree)
+            self._template = Template.from_code(environment, code, environment.make_globals(None))
         except TemplateError as error:
             raise Looked(str(error)) from None
 
@@ -97,6 +103,17 @@ class WatchedTemplate:
         return now.strftime(layout)
 
 
+class _Environment(ImmutableSandboxedEnvironment):
+    """Refuses to give watched text to a method of a string that is not watched."""
+
+    def call(self, context: Context, method: Any, *given: Any, **named: Any) -> Any:
+        if type(getattr(method, "__self__", None)) is str:
+            values = (*given, *named.values())
+            if method.__name__ == "join" or any(isinstance(value, _Watched) for value in values):
+                _looked()
+        return super().call(context, method, *given, **named)
+
+
 class _Generation(Extension):
     """``{% generation %}`` only marks what stands inside."""
 
@@ -105,6 +122,35 @@ class _Generation(Extension):
     def parse(self, parser: Parser) -> list[nodes.Node]:
         next(parser.stream)
         return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+def _ask_for_in(tree: nodes.Template, environment: Environment) -> None:
+    """Let ``x in y`` call the test ``in``, since Python would not ask ``x``."""
+    for compare in list(tree.find_all(nodes.Compare)):
+        operators = [operand.op for operand in compare.ops]
+        if not {"in", "notin"} & set(operators):
+            continue
+        if len(operators) > 1:
+            raise Looked("the template chains comparisons with in")
+        [operand] = compare.ops
+        asked = nodes.Test(compare.expr, "in", [operand.expr], [], None, None, lineno=compare.lineno)
+        true = nodes.Operand(
+            "eq", nodes.Const(operand.op == "in", lineno=compare.lineno), lineno=compare.lineno
+        )
+        compare.expr, compare.ops = asked, [true]
+        compare.set_environment(environment)
+
+
+def _inside(value: Any, container: Any) -> bool:
+    if isinstance(value, _Watched) and type(container) is str:
+        _looked()
+    return value in container
+
+
+def _replaced(text: Any, wanted: Any, new: Any, count: int = -1) -> Any:
+    if isinstance(wanted, _Watched) or isinstance(new, _Watched):
+        _looked()
+    return str(text).replace(str(wanted), str(new), count)
 
 
 def _refuse(message: str) -> Never:
