@@ -10,6 +10,7 @@ from tests.properties.test_render_properties import ATTACK, BENIGN, EXAMPLES, WO
 from tests.tiny import KINDS, chat_tokenizer, template_text, tiny_tokenizer
 from tunewright.core.errors import RenderError
 from tunewright.core.records import Conversation, Message
+from tunewright.data.controls import Veil
 from tunewright.data.known import DIFFERS_NOTE
 from tunewright.data.render import Renderer
 
@@ -129,7 +130,10 @@ def test_what_is_learnt_of_which_template(name, kind, learnt, planned):
 def test_what_was_learnt_with_a_date_is_not_used_on_the_next_day(monkeypatch):
     renderer = Renderer(tokenizer_of("dated", "bytelevel"))
     warm(renderer)
-    before = renderer.prompt([Message("user", "why")])
+    asked = chat("uau", ("why", "so", "ok")).messages
+    before, runs, render = renderer.prompt(asked), [], renderer._template.render
+    monkeypatch.setattr(renderer._template, "render", lambda *a, **k: runs.append(1) or render(*a, **k))
+    assert renderer.prompt(asked) == before and not runs
 
     class Tomorrow(date):
         @classmethod
@@ -137,6 +141,13 @@ def test_what_was_learnt_with_a_date_is_not_used_on_the_next_day(monkeypatch):
             return date(2099, 1, 1)
 
     monkeypatch.setattr("tunewright.data.shapes.date", Tomorrow)
-    runs, render = [], renderer._template.render
-    monkeypatch.setattr(renderer._template, "render", lambda *a, **k: runs.append(1) or render(*a, **k))
-    assert renderer.prompt([Message("user", "why")]) == before and runs
+    assert renderer.prompt(asked) == before and runs
+
+
+@EXAMPLES
+@given(st.one_of(ATTACK, BENIGN, st.text(max_size=6)))
+def test_a_text_that_is_spared_is_one_that_nothing_is_covered_in(text):
+    for name in ("chatml", "mistral", "qwen3", "dropsystem"):
+        controls = Renderer(tokenizer_of(name, "bytelevel")).controls
+        assert controls.spares(text) == (Veil(controls).cover(text) == text)
+        assert not controls.unmarked(text) or controls.spares(text)

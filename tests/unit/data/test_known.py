@@ -1,8 +1,10 @@
 """Chats of known shapes: that the fast way is taken, in blocks and threads, and left where it must be."""
 
 import gc
+from dataclasses import replace
 
 import pytest
+from tokenizers import processors
 
 from tests.tiny import chat_tokenizer, template_text, tiny_tokenizer
 from tunewright.core.errors import RenderError
@@ -126,3 +128,30 @@ def test_a_wrong_form_is_found_and_not_used():
     assert renderer.conversations(rows) == plainly(tokenizer, rows)
     assert renderer.notes == [DIFFERS_NOTE] and shape.form is None
     assert renderer.conversations(rows) == plainly(tokenizer, rows)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("chatml", "\n\nwhy"),  # melts with the line break before it
+        ("chatml", "why\n"),
+        ("mistral", "[INST]"),  # stands in the constant text before it as well
+        ("mistral", "INST"),
+        ("mistral", "why\n "),
+        ("qwen3", "\n why"),
+    ],
+)
+def test_contents_with_a_border_of_their_own(name, content):
+    for trims in (False, True):
+        tokenizer = chat_tokenizer(name)
+        if trims:
+            tokenizer.backend_tokenizer.post_processor = processors.ByteLevel(trim_offsets=True)
+        rows = rows_of(12, ("uaua",))
+        texts = ("why", content, content, content)
+        messages = tuple(replace(m, content=t) for m, t in zip(rows[0].messages, texts, strict=True))
+        row = Conversation(messages, rows[0].meta)
+        renderer = Renderer(tokenizer, train_on="all")
+        assert renderer.conversations([*rows, row]) == plainly(tokenizer, [*rows, row], train_on="all")
+        renderer = Renderer(tokenizer)
+        renderer.conversations(rows)
+        assert renderer.conversations([row]) == plainly(tokenizer, [row])
