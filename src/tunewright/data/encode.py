@@ -58,7 +58,7 @@ class Encoder:
     """Encodes covered text: control tokens only where the template wrote them, plain text everywhere else."""
 
     def __init__(self, tokenizer: Any, controls: Controls) -> None:
-        self._backend = tokenizer.backend_tokenizer
+        self.backend = tokenizer.backend_tokenizer
         self._controls = controls
         probes = ("b", " b", "\nb", ".")
         ids = [self._ids(text) for text in probes]
@@ -76,8 +76,8 @@ class Encoder:
         skips = [self._anchor_ids if self._anchors(pieces[i]) else [] for i in usual]
         texts = [_ANCHORS[0] * bool(skip) + pieces[i].text for i, skip in zip(usual, skips, strict=True)]
         results: dict[int, Encoded] = {}
-        self._reset()
-        batch = self._backend.encode_batch(texts, add_special_tokens=False)
+        self.reset()
+        batch = self.backend.encode_batch(texts, add_special_tokens=False)
         for i, skip, encoding in zip(usual, skips, batch, strict=True):
             ids, starts = encoding.ids[len(skip) :], [start for start, _ in encoding.offsets[len(skip) :]]
             ends = self._control_ends(pieces[i].text, ids)
@@ -90,9 +90,9 @@ class Encoder:
 
     def opening(self) -> list[int]:
         """Ids that the tokenizer puts before a document of its own accord (usually bos, or nothing)."""
-        self._reset()
-        bare = self._backend.encode("b", add_special_tokens=False).ids
-        full = self._backend.encode("b", add_special_tokens=True).ids
+        self.reset()
+        bare = self.backend.encode("b", add_special_tokens=False).ids
+        full = self.backend.encode("b", add_special_tokens=True).ids
         return full[: full.index(bare[0])] if bare and bare[0] in full else []
 
     def _control_ends(self, text: str, ids: list[int]) -> dict[int, int] | None:
@@ -173,9 +173,9 @@ class Encoder:
 
     def _normalised(self, text: str) -> str:
         """``text`` as the tokenizer reads it, if that keeps every character in its place."""
-        if self._backend.normalizer is None:
+        if self.backend.normalizer is None:
             return text
-        characters = [self._backend.normalizer.normalize_str(c) for c in text]
+        characters = [self.backend.normalizer.normalize_str(c) for c in text]
         return "".join(n if len(n) == 1 else c for n, c in zip(characters, text, strict=True))
 
     def _anchors(self, piece: Piece) -> bool:
@@ -205,13 +205,13 @@ class Encoder:
         )
 
     def _ids(self, text: str) -> tuple[list[int], list[int]]:
-        self._reset()
-        encoding = self._backend.encode(text, add_special_tokens=False)
+        self.reset()
+        encoding = self.backend.encode(text, add_special_tokens=False)
         return encoding.ids, [start for start, _ in encoding.offsets]
 
     def _plain_ids(self, text: str) -> tuple[list[int], list[int]]:
         """The tokenizer's own pipeline without its added tokens."""
-        backend = self._backend
+        backend = self.backend
         if backend.normalizer is not None:
             text = backend.normalizer.normalize_str(text)
         splits = [(text, (0, len(text)))]
@@ -230,11 +230,11 @@ class Encoder:
                 starts.append(max(min(start + inside, end - 1), 0))
         return ids, starts
 
-    def _reset(self) -> None:
+    def reset(self) -> None:
         """Undo what earlier calls left set on the tokenizer; as transformers does on each call."""
-        if self._backend.truncation is not None:
-            self._backend.no_truncation()
-        if self._backend.padding is not None:
-            self._backend.no_padding()
-        if self._backend.encode_special_tokens:
-            self._backend.encode_special_tokens = False
+        if self.backend.truncation is not None:
+            self.backend.no_truncation()
+        if self.backend.padding is not None:
+            self.backend.no_padding()
+        if self.backend.encode_special_tokens:
+            self.backend.encode_special_tokens = False

@@ -34,9 +34,11 @@ from tunewright.data.assemble import assemble, pieces_of
 from tunewright.data.branches import choices_of, grown
 from tunewright.data.controls import Veil
 from tunewright.data.encode import Encoded, Encoder, Piece
+from tunewright.data.known import Known
 from tunewright.data.lengths import Limit, OverLong, chunked
 from tunewright.data.notes import DATE_NOTE, unseen
 from tunewright.data.roles import fit_roles
+from tunewright.data.shapes import Shapes
 from tunewright.data.template import ChatTemplate, controls_of
 from tunewright.data.turns import Draft, Ending, Script, Stage, weights_of
 
@@ -80,6 +82,7 @@ class Renderer:
         self._eos: int | None = tokenizer.eos_token_id
         self._opening = self._encoder.opening()
         self._ending = self._find_ending()
+        self._known = self._find_known()
         if "strftime_now" in written and "date_string" not in (options or {}):
             self._note(DATE_NOTE)
 
@@ -113,13 +116,23 @@ class Renderer:
 
     def conversations(self, examples: Iterable[Example]) -> list[list[Tokens]]:
         """``conversation`` for many examples, with one call of the tokenizer."""
-        return [
-            [kept for tokens in found for kept in self.limited(tokens)]
-            for found in self._rendered(list(examples))
-        ]
+        rendered = self._rendered(list(examples))
+        if self.max_length is None:
+            return rendered
+        return [[kept for tokens in found for kept in self.limited(tokens)] for found in rendered]
 
     def _rendered(self, examples: Sequence[Example]) -> list[list[Tokens]]:
         """The sequences of each example in full length."""
+        if self._known is None:
+            return self._plainly(examples)
+        found = self._known.rendered(examples)
+        left = [i for i, sequences in enumerate(found) if sequences is None]
+        made = dict(zip(left, self._plainly([examples[i] for i in left]), strict=True)) if left else {}
+        self._pass_on(self._known.notes)
+        return [made[i] if sequences is None else sequences for i, sequences in enumerate(found)]
+
+    def _plainly(self, examples: Sequence[Example]) -> list[list[Tokens]]:
+        """The same through the template of the model, each by itself."""
         planned: list[tuple[int, Draft, Veil]] = []
         for row, example in enumerate(examples):
             with _located(example.meta):
@@ -235,10 +248,15 @@ class Renderer:
 
     def _prompt(self, messages: Sequence[Message], tools: Sequence[Any]) -> tuple[list[int], int]:
         """The ids of a prompt, and how many control strings its data holds."""
-        script = self._script(messages, tools)
-        draft = self._stage().prompt(script)
-        parts = self._encoder.encode(pieces_of(draft, script.veil, self.controls))
-        return [token for part in parts for token in part.ids], script.veil.hits
+        veil, draft = Veil(self.controls), None
+        if self._known and not tools:
+            draft = self._known.prompt(messages, lambda: self._stage().prompt(self._script(messages, ())))
+            self._pass_on(self._known.notes)
+        if draft is None:
+            script = self._script(messages, tools)
+            veil, draft = script.veil, self._stage().prompt(script)
+        parts = self._encoder.encode(pieces_of(draft, veil, self.controls))
+        return [token for part in parts for token in part.ids], veil.hits
 
     def _document(self, text: str, veil: Veil) -> list[int]:
         [body] = self._encoder.encode([Piece(veil.cover(text), veil, "nothing")])
@@ -258,14 +276,22 @@ class Renderer:
             self._note("the tokenizer has no end-of-text token; documents are not closed with one")
         return Ending(token, eos if token is None else None)
 
+    def _find_known(self) -> Known | None:
+        if self._template is None:
+            return None
+        shapes = Shapes(self._template, self._stage(), self._encoder, self.train_on)
+        return Known(shapes, self.train_on, self._plainly)
+
     def _stage(self) -> Stage:
+        return Stage(self._chat_template(), self.controls, self._ending)
+
+    def _chat_template(self) -> ChatTemplate:
         # A tokenizer without a template can still read documents, so the error waits until here.
-        template = self._template or ChatTemplate(self._tokenizer)
-        return Stage(template, self.controls, self._ending)
+        return self._template or ChatTemplate(self._tokenizer)
 
     def _script(self, messages: Sequence[Message], tools: Sequence[Any]) -> Script:
         """Messages that the template knows, with all control strings covered."""
-        messages, notes = fit_roles(messages, self._stage().template)
+        messages, notes = fit_roles(messages, self._chat_template())
         for note in notes:
             self._note(note)
         weights = weights_of(messages, self.train_on)
@@ -299,6 +325,10 @@ class Renderer:
         text = self._tokenizer.decode([token], skip_special_tokens=False)
         begins_word = (self._tokenizer.convert_ids_to_tokens(token) or "").startswith("▁")
         return f" {text}" if begins_word and not text.startswith(" ") else str(text)
+
+    def _pass_on(self, notes: Iterable[str]) -> None:
+        for note in notes:
+            self._note(note)
 
     def _note(self, text: str) -> None:
         self._notes.setdefault(text)

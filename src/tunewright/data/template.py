@@ -69,6 +69,16 @@ class ChatTemplate:
         specials = {key: str(value) for key, value in self._tokenizer.special_tokens_map.items()}
         return digest([self.source, self._options, specials])
 
+    @property
+    def plain_source(self) -> str:
+        """The source of the template for conversations without tools."""
+        return str(self._tokenizer.get_chat_template(None, tools=None))
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """What the template can read besides messages and tools: special tokens by name, then ``options``."""
+        return {**self._tokenizer.special_tokens_map, **self._options}
+
     def render(self, messages: Dicts, tools: Sequence[Any] = (), *, generate: bool = False) -> str:
         """The text of ``messages``; with ``generate``, up to where the assistant's answer begins.
 

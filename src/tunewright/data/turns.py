@@ -15,12 +15,11 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from tunewright.core.errors import RenderError
 from tunewright.core.records import Message
 from tunewright.data.controls import Controls, Veil
-from tunewright.data.template import ChatTemplate
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +79,22 @@ class Draft:
     stretches: list[Stretch] = field(default_factory=list)
 
 
+class Template(Protocol):
+    """What writes messages; see ``data.template.ChatTemplate``."""
+
+    leads: dict[str, str]
+
+    def render(
+        self, messages: Sequence[dict[str, Any]], tools: Sequence[Any] = (), *, generate: bool = False
+    ) -> str:
+        """The text of ``messages``; with ``generate``, up to where the assistant's answer begins."""
+        ...
+
+
 class Stage:
     """Everything that rendering needs besides the conversation: template, control tokens, how turns end."""
 
-    def __init__(self, template: ChatTemplate, controls: Controls, ending: Ending) -> None:
+    def __init__(self, template: Template, controls: Controls, ending: Ending) -> None:
         self.template = template
         self.controls = controls
         self.ending = ending

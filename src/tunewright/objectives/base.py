@@ -11,7 +11,7 @@ a head, V vocabulary.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, Protocol, Self, runtime_checkable
@@ -141,6 +141,10 @@ class Renderer(Protocol):
 
     def conversation(self, example: Example) -> list[Tokens]: ...
 
+    def conversations(self, examples: Iterable[Example]) -> list[list[Tokens]]:
+        """``conversation`` of many examples, which takes less than one after the other."""
+        ...
+
     def documents(self, example: Example) -> list[Tokens]: ...
 
     def branches(self, example: Example) -> list[Tokens]:
@@ -181,6 +185,10 @@ class Objective(Protocol):
 
     def encode(self, example: Example, renderer: Renderer) -> list[Tokens]:
         """Rendered sequences of one example; several where it must be cut."""
+        ...
+
+    def encode_all(self, examples: Sequence[Example], renderer: Renderer) -> list[list[Tokens]]:
+        """``encode`` of each example."""
         ...
 
     def count(self, batch: Batch) -> Tensor:
@@ -249,6 +257,14 @@ class BaseObjective:
     def heads(self) -> Mapping[str, HeadSpec]:
         """No new output layer."""
         return {}
+
+    def encode(self, example: Example, renderer: Renderer) -> list[Tokens]:
+        """What each objective has of its own."""
+        raise NotImplementedError
+
+    def encode_all(self, examples: Sequence[Example], renderer: Renderer) -> list[list[Tokens]]:
+        """One after the other."""
+        return [self.encode(example, renderer) for example in examples]
 
     def count(self, batch: Batch) -> Tensor:
         """The sum of weights."""

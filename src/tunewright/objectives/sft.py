@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from tunewright.core.errors import ConfigError
-from tunewright.core.records import Example, Tokens, as_conversation
+from tunewright.core.records import Conversation, Example, Tokens, as_conversation
 from tunewright.objectives.base import BaseObjective, Batch, Forward, LossOut, Renderer
 
 
@@ -22,6 +24,13 @@ class SupervisedFineTuning(CrossEntropy):
 
     def encode(self, example: Example, renderer: Renderer) -> list[Tokens]:
         """One sequence, or one per trained turn where the chat template rewrites history."""
+        return renderer.conversation(self._written(example))
+
+    def encode_all(self, examples: Sequence[Example], renderer: Renderer) -> list[list[Tokens]]:
+        """All at once."""
+        return renderer.conversations([self._written(example) for example in examples])
+
+    def _written(self, example: Example) -> Conversation:
         self.check_kind(example)
         conversation = as_conversation(example)
         if conversation is None:
@@ -29,7 +38,7 @@ class SupervisedFineTuning(CrossEntropy):
                 f"objective {self.name!r} learns to write answers, but the label of {example.meta.where()}"
                 " is no text; use classify, regress or kto"
             )
-        return renderer.conversation(conversation)
+        return conversation
 
 
 class ContinuedPretraining(CrossEntropy):

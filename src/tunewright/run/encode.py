@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from typing import Any
 
 from tunewright.core.errors import DataError
@@ -101,7 +102,7 @@ def _encoded(parts: Parts, session: Session, splits: Prepared) -> Sequences:
 def _encode(parts: Parts, examples: Sequence[Example]) -> tuple[list[Tokens], int]:
     """Every sequence of every example in order, and how many were left out as over-long."""
     before = parts.renderer.dropped
-    found = [tokens for example in examples for tokens in parts.objective.encode(example, parts.renderer)]
+    found = list(chain.from_iterable(parts.objective.encode_all(examples, parts.renderer)))
     return found, parts.renderer.dropped - before
 
 

@@ -98,12 +98,15 @@ def test_a_cut_is_made_where_prompt_and_answer_would_melt(short):
     assert tokens.weights[: len(prompt)] == [0.0] * len(prompt) and tokens.weights[len(prompt)] == 1.0
 
 
-def test_one_turn_costs_two_renderings_and_one_call_of_the_tokenizer(short, monkeypatch):
-    renderer, calls = Renderer(short), []
-    render = short.apply_chat_template
+def test_the_template_runs_as_often_for_many_chats_of_one_shape_as_for_a_few(short, monkeypatch):
+    """Two renderings a turn: of the first two chats, to learn their shape, and of two to compare."""
+    calls, render = [], short.apply_chat_template
     monkeypatch.setattr(short, "apply_chat_template", lambda *a, **k: calls.append(1) or render(*a, **k))
-    renderer.conversations([chat(*SUM)] * 10)
-    assert len(calls) == 20
+    for count in (10, 300):
+        renderer = Renderer(short)
+        calls.clear()
+        renderer.conversations([chat(*SUM)] * count)
+        assert len(calls) == 10
 
 
 def test_earlier_use_of_the_tokenizer_leaves_no_trace(short):
