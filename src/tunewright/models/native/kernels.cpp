@@ -160,7 +160,8 @@ void softmax_backward(T *scores, T *slopes, const float *norms, const float *wit
   for (long i = 0; i < rows; i++) {
     T *own = scores + i * keys, *d = slopes + i * keys;
     Seen seen(i % queries, ahead, window, keys);
-    for (T *row : {own, d}) clear(row, 0, seen.first), clear(row, seen.last, keys);
+    clear(own, 0, seen.first), clear(own, seen.last, keys);
+    clear(d, 0, seen.first), clear(d, seen.last, keys);
     in_vectors(seen.first, seen.last, [&](long j, auto n) {
       Floats t = cap ? tanh_(get(own + j, n) / cap) : get(own + j, n);
       Floats p = exp_((cap ? cap * t : t) - norms[i]);
