@@ -18,8 +18,10 @@ from tunewright.core.paths import cache_dir, written_atomically
 SWITCH = "TUNEWRIGHT_KERNELS"  # auto (the default), off, or required
 HERE = Path(__file__).parent
 SOURCES = (HERE / "kernels.cpp", HERE / "vectors.h")
-FLAGS = ("-O3", "-march=native", "-std=c++17", "-fopenmp", "-fno-exceptions", "-fno-rtti")
-FLAGS += ("-fno-math-errno", "-fno-trapping-math")
+FLAGS = (
+    *("-O3", "-march=native", "-std=c++17", "-fopenmp"),
+    *("-fno-exceptions", "-fno-rtti", "-fno-math-errno", "-fno-trapping-math"),
+)
 COMPILERS = ("c++", "g++", "clang++")
 SECONDS = 120  # after which a compiler is given up; it needs about two
 log = logging.getLogger(__name__)
