@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from picture import save
 from race import (
     DATA,
     MODEL,
@@ -41,6 +42,7 @@ from tunewright.adapt.base import adapter_of
 from tunewright.core.records import Conversation, Message, Tokens
 from tunewright.data.render import Renderer
 from tunewright.engine.loop import Job
+from tunewright.evaluate.charts import Series
 from tunewright.models.embedded import embedded_path
 from tunewright.models.forward import ModelForward
 from tunewright.models.load import load, load_tokenizer
@@ -121,6 +123,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=48)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--micro-tokens", type=int, default=1024)
+    parser.add_argument("--picture", type=Path, help="draw the losses of all sides into this file")
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     method = "full" if options.full else "lora"
@@ -144,6 +147,15 @@ def race(method: str, options: argparse.Namespace, folder: Path) -> None:
     commands = {name: peer(path, method, SETTINGS[setting]) for name, setting in peers.items()}
     sides = by_turns({"Tunewright": call, **commands}, options.repeats)
     report(method, sides, rows)
+    if options.picture:
+        curves = {name: side.runs[-1]["losses"] for name, side in sides.items()}
+        lines = [
+            Series(
+                name, [(float(i), loss) for i, loss in enumerate(losses, start=1)], "plain" if i else "strong"
+            )
+            for i, (name, losses) in enumerate(curves.items())
+        ]
+        save(options.picture, lines, "update", "training loss")
 
 
 def report(method: str, sides: dict[str, Speed], rows: list[Tokens]) -> None:
