@@ -10,7 +10,7 @@ from typing import Any, cast
 import torch
 from transformers import AutoModelForCausalLM
 
-from tunewright.adapt.base import Adapter, adapter_of
+from tunewright.adapt.base import Adapter, adapter_of, trainable
 from tunewright.adapt.quant import merge_dequantised
 from tunewright.core.config import settings_of
 from tunewright.core.errors import ConfigError
@@ -20,6 +20,7 @@ from tunewright.core.records import Example, Tokens, kind_of
 from tunewright.data.render import Renderer
 from tunewright.engine.batch import build_batch
 from tunewright.engine.loop import FitSettings
+from tunewright.engine.plan import Pace
 from tunewright.engine.schedule import auto_rate
 from tunewright.engine.stop import Watch
 from tunewright.evaluate.metrics import METRICS, split_task
@@ -44,12 +45,16 @@ BY_HEAD = frozenset({"labels", "numbers", "scores"})  # judged by what a head sa
 
 @dataclass(frozen=True)
 class Parts:
-    """The objects of a run: what is trained, what on, how it is read."""
+    """The objects of a run: what is trained, what on, how it is read.
+
+    ``trained`` counts the numbers that the adapter will train.
+    """
 
     loaded: Loaded
     renderer: Renderer
     adapter: Adapter
     objective: Objective
+    trained: int
 
 
 def assemble(recipe: Recipe, train: Sequence[Example], read: Callable[..., Loaded] = load) -> Parts:
@@ -76,11 +81,12 @@ def assemble(recipe: Recipe, train: Sequence[Example], read: Callable[..., Loade
         changes=adapter.changes,
     )
     _check_base(loaded)
-    check_layers(loaded.model, recipe.train.memory.checkpoint_layers)
+    given = recipe.train.memory.checkpoint_layers
+    check_layers(loaded.model, 0 if given == "auto" else given)
     check_stretch(adapter, loaded, recipe.data.max_length)
     _check_weights(loaded, adapter)
     adapter = adapter.fitted(_ids_of(loaded, adapter))
-    rehearse(adapter, loaded)
+    trained = rehearse(adapter, loaded)
     loaded = replace(loaded, virtual=adapter.virtual)
     renderer = Renderer(
         loaded.tokenizer,
@@ -88,7 +94,7 @@ def assemble(recipe: Recipe, train: Sequence[Example], read: Callable[..., Loade
         max_length=min(recipe.data.max_length, context_of(loaded)),
         over_long=recipe.data.over_long,
     )
-    return Parts(loaded, renderer, adapter, objective)
+    return Parts(loaded, renderer, adapter, objective, trained)
 
 
 def _check_base(loaded: Loaded) -> None:
@@ -171,12 +177,15 @@ def check_effect(recipe: Recipe) -> None:
             raise ConfigError(f"{name} has no effect here: {because}; remove it")
 
 
-def rehearse(adapter: Adapter, loaded: Loaded) -> None:
-    """Attach to an empty shell of the model, so that what does not fit it is found before any work."""
+def rehearse(adapter: Adapter, loaded: Loaded) -> int:
+    """Attach to an empty shell of the model, so that what does not fit it is found before any work.
+
+    Returns how many numbers would train.
+    """
     with torch.device("meta"):
         make: Any = AutoModelForCausalLM.from_config
         shell = make(loaded.model.config)
-    adapter.attach(shell)
+    return sum(p.numel() for p in trainable(adapter.attach(shell)).values())
 
 
 def seed_adapter(seed: int) -> None:
@@ -300,25 +309,32 @@ def _state_size(loaded: Loaded, sequences: Sequence[Tokens]) -> float:
         return float(forward.hidden(build_batch(sequences, device=forward.device)).float().abs().mean())
 
 
+def pace_of(recipe: Recipe, objective: Objective) -> Pace:
+    """Which rows stand in which update; depends on no ``auto``."""
+    train = recipe.train
+    return Pace(train.epochs, objective.rows_per_step or train.tokens_per_step, train.seed, train.max_steps)
+
+
 def fit_settings(recipe: Recipe, objective: Objective) -> FitSettings:
     """The loop's settings; every ``auto`` must have been pinned."""
     train, optim, stop = recipe.train, recipe.train.optim, recipe.train.stop
+    pace = pace_of(recipe, objective)
     assert train.learning_rate != "auto" and recipe.evaluate.every != "auto", (
         "auto values are pinned before training"
     )
     assert stop.metric != "auto", "the watched metric is pinned before training"
     higher = stop.metric not in losses_of(objective) and METRICS[stop.metric].higher_is_better
     return FitSettings(
-        epochs=train.epochs,
-        max_steps=train.max_steps,
+        epochs=pace.epochs,
+        max_steps=pace.max_steps,
         learning_rate=train.learning_rate,
-        tokens_per_step=objective.rows_per_step or train.tokens_per_step,
-        micro_tokens=train.micro_tokens,
+        tokens_per_step=pace.tokens_per_step,
+        micro_tokens=train.at_once,
         schedule=optim.schedule,
         warmup=optim.warmup,
         clip_norm=optim.clip_norm,
         optim=optim_settings(recipe),
-        seed=train.seed,
+        seed=pace.seed,
         every=recipe.evaluate.every,
         save_every=recipe.output.save_every,
         keep=recipe.output.keep,
