@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ready
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: setup quickstart test check format docs bench-setup bench bench-memory prove clean
+.PHONY: setup quickstart test check format docs bench-setup bench bench-gpu bench-memory prove clean
 
 setup: $(STAMP)
 
@@ -47,9 +47,13 @@ bench-setup: setup .venv-bench/.ready
 	touch $@
 
 bench: bench-setup
-	for script in startup rendering race_fewshot race_grpo race_dpo race_sft lora_layers generation head_cache; do \
+	for script in startup rendering race_fewshot race_grpo race_dpo race_sft lora_layers generation head_cache layer_cache; do \
 	  echo "== $$script"; $(BIN)/python benchmarks/$$script.py || exit 1; done
 	$(BIN)/python benchmarks/race_sft.py --full
+
+bench-gpu: bench-setup
+	.venv-bench/bin/python -m pip install --quiet --constraint constraints.txt bitsandbytes
+	$(BIN)/python benchmarks/gpu.py
 
 bench-memory: setup
 	$(BIN)/python benchmarks/memory_plan.py

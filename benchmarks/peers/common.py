@@ -19,9 +19,10 @@ from peft import LoraConfig
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 
 
-def load(folder: str, dtype: torch.dtype) -> tuple[Any, Any]:
-    """Model and tokenizer."""
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype), AutoTokenizer.from_pretrained(folder)
+def load(folder: str, dtype: torch.dtype, **options: Any) -> tuple[Any, Any]:
+    """Model and tokenizer; further ``options`` are for the model."""
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **options)
+    return model, AutoTokenizer.from_pretrained(folder)
 
 
 def lora() -> LoraConfig:
@@ -34,7 +35,9 @@ def read(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
 
 
-def common_settings(out: Path, batch: int, device_batch: int, rate: float) -> dict[str, Any]:
+def common_settings(
+    out: Path, batch: int, device_batch: int, rate: float, device: str = "cpu"
+) -> dict[str, Any]:
     """What every trainer is told."""
     return {
         "output_dir": str(out),
@@ -47,7 +50,7 @@ def common_settings(out: Path, batch: int, device_batch: int, rate: float) -> di
         "adam_beta2": 0.95,
         "max_grad_norm": 1.0,
         "bf16": True,
-        "use_cpu": True,
+        "use_cpu": device == "cpu",
         "logging_steps": 1,
         "save_strategy": "no",
         "report_to": [],
@@ -81,6 +84,8 @@ def train(trainer: Any, clock: Clock, sizes: list[int], batch: int) -> None:
         trainer.train()
     counts = [sum(sizes[i : i + batch]) for i in range(0, len(sizes), batch)]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    if next(trainer.model.parameters()).is_cuda:
+        peak = torch.cuda.max_memory_allocated() / 2**20
     json.dump({"counts": counts, "ends": clock.ends, "losses": clock.losses, "peak_mb": peak}, sys.stdout)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,7 +23,9 @@ from tunewright.core.paths import RunDir
 from tunewright.engine import updates
 from tunewright.engine.plan import Planned, micro_batches, steps_in_order
 from tunewright.models import savers
+from tunewright.models.layer_cache import LayerCache
 from tunewright.objectives.options.supervised import SftOptions
+from tunewright.run import layer_cache
 from tunewright.run import train as running
 from tunewright.run.ready import Ready, make_ready
 from tunewright.run.recipe import AdaptSection, ObjectiveSection, Recipe, settings_in
@@ -301,6 +304,54 @@ def test_memory_savers(place, monkeypatch):
             ready(place.values(**{name: value}))
 
 
+TOP = {**NO_JUDGING, "adapt.targets": ["layers.1.mlp.down_proj", "layers.1.self_attn.q_proj"]}
+
+
+def test_layer_cache(place, monkeypatch):
+    """It changes how often the first layer runs, and the weights by rounding alone."""
+    runs = []
+    kept = LayerCache._kept
+    monkeypatch.setattr(LayerCache, "_kept", lambda self, *args: (runs.append(1), kept(self, *args))[1])
+    many = {**TOP, "train.max_steps": None, "train.epochs": 3}
+    plain, _, _ = fitted(place.values(**many, train__layer_cache=False))  # as YAML reads the word off
+    assert not runs
+    once, seen, run = fitted(place.values(**many))
+    steps = sum(isinstance(e, events.StepEnd) for e in seen)
+    assert steps / 3 <= len(runs) < steps / 2 and [p.suffix for p in run.cache.iterdir()] == [".bin"]
+    assert distance(once, plain) < 1e-5
+
+
+def test_layer_cache_is_worked_out_and_refused(place, monkeypatch):
+    def found(**changes: Any) -> tuple[str, str, list[str]]:
+        session, _ = ready(place.values(**{**NO_JUDGING, "train.max_steps": None, **changes}))
+        return session.recipe.train.layer_cache, session.resolved.sources[name], session.warnings
+
+    name = "train.layer_cache"
+    assert found()[:2] == ("off", "auto: the first layer trains")
+    value, source, _ = found(**TOP)
+    assert value == "on" and re.fullmatch(
+        r"auto: 1 of 2 layers never train; at most \d+\.\d MB on disk", source
+    )
+    for changes, because in (
+        ({"adapt.targets": "all-linear"}, "the first layer trains"),
+        ({"train.epochs": 1}, "no text is seen a second time"),
+        ({"objective.neftune": 5.0}, "objective.neftune adds noise"),
+    ):
+        value, _, warned = found(**{**TOP, **changes, name: True})
+        assert value == "on" and f"train.layer_cache on has no effect: {because}" in "".join(warned)
+        assert found(**{**TOP, **changes})[0] == "off"
+    small = type("Usage", (), {"free": 1000})
+    monkeypatch.setattr(layer_cache.shutil, "disk_usage", lambda path: small)
+    value, source, warned = found(**TOP)
+    assert (value, source) == ("off", "auto: no room on the disk") and "has room for 0.0 MB" in "".join(
+        warned
+    )
+    with pytest.raises(ConfigError, match=r"take \d+\.\d MB, and .* set train\.layer_cache=off"):
+        found(**TOP, train__layer_cache="on")
+    value, _, warned = found(**TOP, train__layer_cache="off")
+    assert value == "off" and "has room" not in "".join(warned)
+
+
 # --- when it evaluates, saves and stops
 
 
@@ -463,6 +514,7 @@ TESTED: dict[Callable[..., None], tuple[str, ...]] = {
         "train.memory.update",
         "train.memory.offload",
     ),
+    test_layer_cache: ("train.layer_cache",),
     test_every_save_every_and_keep: ("evaluate.every", "output.save_every", "output.keep"),
     test_metric_patience_and_min_improvement_of_stop: (
         "train.stop.metric",

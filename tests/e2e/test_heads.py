@@ -440,8 +440,8 @@ def test_the_cache_is_used(tiny, folder, tmp_path, monkeypatch):
     kept = train(values(tiny, "head", folder, tmp_path / "kept", *words), observe)
     at = dict(seen)
     assert at[1.0] > at[0.0] and at[4.0] == at[1.0]
-    monkeypatch.setattr("tunewright.run.train.trunk_is_fixed", lambda model: False)
     seen.clear()
+    words += ("train.layer_cache=off",)
     plain = train(values(tiny, "head", folder, tmp_path / "plain", *words), observe)
     at = dict(seen)
     assert at[4.0] - at[3.0] == at[1.0] - at[0.0] > 2

@@ -24,6 +24,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from tunewright.core.errors import ConfigError
+from tunewright.models.placing import decomposable
 
 NAME = "default"  # of the adapter that trains
 
@@ -94,7 +95,8 @@ def _pissa(layer: Any, init: str) -> None:
 def _olora(layer: Any) -> None:
     """The first columns of Q and rows of R, W = QR."""
     weight, rank = layer.get_base_layer().weight.float(), layer.r[NAME]
-    q, r = torch.linalg.qr(weight.T if layer.fan_in_fan_out else weight)
+    whole = torch.linalg.qr(decomposable(weight.T if layer.fan_in_fan_out else weight))
+    q, r = (part.to(weight.device) for part in whole)
     layer.lora_A[NAME].weight.data, layer.lora_B[NAME].weight.data = r[:rank], q[:, :rank]
 
 

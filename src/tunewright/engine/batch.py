@@ -13,6 +13,7 @@ from torch import Tensor
 
 from tunewright.core.records import Tokens
 from tunewright.engine.plan import micro_batches
+from tunewright.models.placing import placed
 from tunewright.objectives.base import Batch, Segment, Targets
 
 Array = NDArray[Any]
@@ -73,6 +74,7 @@ def build_batch(
     for tokens in sequences:
         builder.add(tokens)
     names = sorted({name for extras in builder.extras for name in extras})
+    marks = {name: tuple(e.get(name, float("nan")) for e in builder.extras) for name in names}
     tracks = sorted({name for tokens, at in builder.targets if len(at) for name in tokens.tracks})
     whole = partial(_joined, dtype=torch.long, device=device)
     real = partial(_joined, dtype=torch.float32, device=device)
@@ -84,10 +86,8 @@ def build_batch(
         targets=Targets(
             whole(builder.source), whole(builder.target_ids), real(builder.weights), whole(segment)
         ),
-        extras={
-            name: torch.tensor([e.get(name, float("nan")) for e in builder.extras], device=device)
-            for name in names
-        },
+        extras={name: placed(torch.tensor(values), device) for name, values in marks.items()},
+        marks=marks,
         rows=tuple(rows),
         tracks={name: real(builder.track(name)) for name in tracks},
         task=next(iter(tasks), ""),
@@ -96,7 +96,7 @@ def build_batch(
 
 def _joined(parts: Sequence[Array], dtype: torch.dtype, device: torch.device | str) -> Tensor:
     joined = torch.from_numpy(np.concatenate(parts)) if parts else torch.empty(0)
-    return joined.to(dtype).to(device, non_blocking=True)
+    return placed(joined.to(dtype), device)
 
 
 def packed(

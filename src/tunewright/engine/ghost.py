@@ -22,6 +22,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from tunewright.models.native import ops as native
+
 aten: Any = torch.ops.aten
 SMALL = 2**14  # numbers; real tensors of up to so many stay real
 # What an allocation is rounded up to: torch's alignment on a CPU, the smallest block of its CUDA allocator.
@@ -62,6 +64,9 @@ class Ghost(Tensor):
 def is_ghost(tensor: Tensor) -> bool:
     """Whether there is nothing in it; a ghost may call itself ``nn.Parameter``."""
     return getattr(tensor, "outline", None) is not None
+
+
+native.STAND_INS.append(is_ghost)
 
 
 class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]

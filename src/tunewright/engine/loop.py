@@ -25,7 +25,7 @@ from tunewright.core.hashing import digest, seed_from
 from tunewright.core.records import Tokens
 from tunewright.engine import checkpoint
 from tunewright.engine.batch import packed
-from tunewright.engine.memory import resident_mb
+from tunewright.engine.memory import give_back_cached, resident_mb
 from tunewright.engine.optim import OptimSettings
 from tunewright.engine.plan import Pace, heaviest, sampled, steps_in_order
 from tunewright.engine.probe import attempt
@@ -254,8 +254,7 @@ class Fit:
                     raise
                 self._shrink(sequences)
             self.updates.drop_gradient()  # here, where the error holds none of its tensors any more
-            if self.device.type == "cuda":
-                torch.cuda.empty_cache()
+            give_back_cached(self.device)
 
     def _shrink(self, sequences: Sequence[Tokens]) -> None:
         """Compute fewer tokens at a time from now on, and say so."""

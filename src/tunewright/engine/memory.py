@@ -14,13 +14,20 @@ def resident_mb(device: torch.device) -> float:
     """Memory in use now: allocated on the GPU, or resident on the CPU."""
     if device.type == "cuda":
         return torch.cuda.memory_allocated(device) / 2**20
+    if device.type == "mps":
+        return torch.mps.current_allocated_memory() / 2**20
     return float(psutil.Process().memory_info().rss) / 2**20
 
 
 def peak_mb(device: torch.device) -> float:
-    """Highest use so far in the life of the process."""
+    """Highest use so far in the life of the process.
+
+    Metal counts no peak: what its driver gave to the process, which is kept for reuse, stands for it.
+    """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
+    if device.type == "mps":
+        return torch.mps.driver_allocated_memory() / 2**20
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
 
@@ -32,8 +39,18 @@ def room_mb(device: torch.device) -> float:
     """
     if device.type == "cuda":
         return float(torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)) / 2**20
+    if device.type == "mps":
+        return float(torch.mps.recommended_max_memory()) / 2**20
     free = [float(psutil.virtual_memory().available), *_free_in_group(Path("/sys/fs/cgroup"), _groups())]
     return resident_mb(device) + min(free) / 2**20
+
+
+def give_back_cached(device: torch.device) -> None:
+    """Return what torch keeps for reuse to the device; a CPU's allocator keeps nothing."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()
 
 
 def _groups() -> list[str]:

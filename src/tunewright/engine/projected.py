@@ -18,6 +18,7 @@ from tunewright.core.errors import ConfigError
 from tunewright.core.hashing import seed_from
 from tunewright.engine.rounding import Noise, adam, moved, pieces, with_gradients
 from tunewright.engine.slots import Counted
+from tunewright.models.placing import decomposable
 
 GROWTH = 1.01  # APOLLO: how much longer than the update before an update may be
 TINY = 1e-30  # no division by zero
@@ -129,8 +130,9 @@ def main_directions(grad: Tensor, rank: int) -> Tensor:
     They are the eigenvectors of G Gᵀ, which is (m, m) with m the shorter side: much cheaper than all of the
     singular value decomposition.
     """
-    vectors: Tensor = torch.linalg.eigh(grad @ grad.T).eigenvectors
-    return vectors[:, -rank:].flip(1).contiguous()
+    gram = grad @ grad.T
+    vectors: Tensor = torch.linalg.eigh(decomposable(gram)).eigenvectors
+    return vectors[:, -rank:].flip(1).contiguous().to(grad.device)
 
 
 def random_directions(rank: int, size: int, seed: tuple[object, ...], device: torch.device) -> Tensor:

@@ -6,14 +6,15 @@ import torch
 
 from tunewright.core.errors import TrainError
 
-REFUSED = "can't allocate memory"  # what torch's allocator for the CPU says
+# What torch says where memory runs out and it raises no error of its own for that: on a CPU, and with Metal.
+REFUSED = ("can't allocate memory", "MPS backend out of memory")
 
 
 def is_shortage(error: BaseException) -> bool:
     """Whether ``error`` says that there was not enough memory, on whatever device."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
-    return isinstance(error, RuntimeError) and REFUSED in str(error)
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in REFUSED)
 
 
 def smaller(budget: int, largest: int, where: str, started: bool) -> int:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import reduce
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -32,32 +34,36 @@ class Tally:
             count = objective.count(batch).detach().float()
             self.counts[batch.task] = self.counts.get(batch.task, torch.zeros_like(count)) + count
         self._outs: list[tuple[Batch, Tensor, dict[str, Mean]]] = []
+        self._known: _Numbers | None = None
 
     def add(self, batch: Batch, out: LossOut) -> Tensor:
         """Note ``out`` and return the batch's share of the whole loss, to be differentiated."""
         self._outs.append((batch, out.total.detach(), out.metrics))
+        self._known = None
         return out.total / self.counts[batch.task]
 
     def check(self, where: Where) -> None:
         """Raise ``TrainError`` for a task in which nothing has a weight, and for the first loss that is not
         finite."""
-        for task, count in self.counts.items():
-            if float(count) == 0:
+        known = self._read()
+        for task, count in known.counts.items():
+            if count == 0:
                 rows = [row for batch, _, _ in self._outs if batch.task == task for row in batch.rows]
                 raise TrainError(f"nothing to learn in {where(rows)}: nothing in them has a weight")
-        for batch, total, _ in self._outs:
-            if not math.isfinite(value := float(total)):
+        for (batch, _, _), total in zip(self._outs, known.totals, strict=True):
+            if not math.isfinite(total):
                 raise TrainError(
-                    f"the loss is {value} at {where(batch.rows)}; the update was not applied."
+                    f"the loss is {total} at {where(batch.rows)}; the update was not applied."
                     " Lower train.learning_rate, or set model.dtype=float32"
                 )
 
     @property
     def losses(self) -> dict[str, float]:
         """The mean loss of each task."""
+        known = self._read()
         found = dict.fromkeys(self.counts, 0.0)
-        for batch, total, _ in self._outs:
-            found[batch.task] += float(total) / float(self.counts[batch.task])
+        for (batch, _, _), total in zip(self._outs, known.totals, strict=True):
+            found[batch.task] += total / known.counts[batch.task]
         return found
 
     @property
@@ -69,12 +75,44 @@ class Tally:
     def metrics(self) -> dict[str, float]:
         """Every metric that had anything to divide by, and the loss of each task where there are several."""
         sums: dict[str, tuple[float, float]] = {}
-        for _, _, means in self._outs:
-            for name, mean in means.items():
-                total, weight = sums.get(name, (0.0, 0.0))
-                sums[name] = (total + float(mean.total), weight + float(mean.weight))
+        for name, (more, by) in self._read().means:
+            total, weight = sums.get(name, (0.0, 0.0))
+            sums[name] = (total + more, weight + by)
         tasks = {f"{task}_loss": loss for task, loss in self.losses.items()} if len(self.counts) > 1 else {}
         return {**tasks, **{name: total / weight for name, (total, weight) in sums.items() if weight}}
+
+    def _read(self) -> _Numbers:
+        """All numbers so far, in one go, so that a GPU is asked once and not for each of them."""
+        if self._known is None:
+            means = [(name, mean) for _, _, found in self._outs for name, mean in found.items()]
+            totals = [total for _, total, _ in self._outs]
+            tensors = [*self.counts.values(), *totals, *(part for _, mean in means for part in mean)]
+            read = iter(_numbers(tensors))
+            counts = {task: next(read) for task in self.counts}
+            self._known = _Numbers(
+                counts,
+                [next(read) for _ in totals],
+                [(name, (next(read), next(read))) for name, _ in means],
+            )
+        return self._known
+
+
+class _Numbers(NamedTuple):
+    """What a ``Tally`` holds as plain numbers: counts by task, totals of batches, (total, weight) by name."""
+
+    counts: dict[str, float]
+    totals: list[float]
+    means: list[tuple[str, tuple[float, float]]]
+
+
+def _numbers(tensors: Sequence[Tensor]) -> list[float]:
+    """The values of tensors of one number each, in the finest of their formats, float32 at least."""
+    if not tensors:
+        return []
+    finest = reduce(torch.promote_types, (tensor.dtype for tensor in tensors), torch.float32)
+    there = tensors[0].device
+    read: list[float] = torch.stack([t.detach().to(there, finest).reshape(()) for t in tensors]).tolist()
+    return read
 
 
 def backward(

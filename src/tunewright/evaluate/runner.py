@@ -170,10 +170,10 @@ def answer_likelihood(forward: Any, sequences: Sequence[list[Tokens]], micro_tok
     with torch.inference_mode():
         for pack in (pack for step in plan for pack in step):
             batch = build_batch([flat[i][1] for i in pack], device=forward.device)
-            nll = (-forward.logprobs(batch) * batch.targets.weights).double().cpu().numpy()
+            nll = (-forward.logprobs(batch) * batch.targets.weights).cpu().double().numpy()
             owner = np.array([flat[i][0] for i in pack])[batch.targets.segment.cpu().numpy()]
             np.add.at(rows[:, 0], owner, nll)
-            np.add.at(rows[:, 1], owner, batch.targets.weights.double().cpu().numpy())
+            np.add.at(rows[:, 1], owner, batch.targets.weights.cpu().double().numpy())
     return rows
 
 

@@ -21,8 +21,9 @@ from transformers.masking_utils import sdpa_mask
 
 from tunewright.models.blocked import Text, attend_texts, blocked_attention
 from tunewright.models.kvcache import AHEAD, Ahead, whole
-from tunewright.models.shifted import group_of, share_of, shifted_attention
+from tunewright.models.shifted import Attend, group_of, share_of, shifted_attention
 from tunewright.models.softmax import capped_
+from tunewright.models.varlen import Packing, attend_varlen, call_of, path_of, say_once
 
 NAME = "tunewright"
 SCORES = 64 * 2**20  # bytes of scores over a common beginning that are held at a time
@@ -89,20 +90,35 @@ def packed_attention(
     With ``share`` attention is the shifted one of ``shifted.py``, in groups of that share of all that a
     segment sees.
     """
+    ahead = 0 if before is None else before[0].shape[2]
+    texts = texts_of(tuple(segments), ahead)
+    if before is not None:
+        key, value = (torch.cat([b.to(x.dtype), x], 2) for b, x in zip(before, (key, value), strict=True))
     if query.device.type in BLOCKED and not dropout and not share:
-        texts = texts_of(tuple(segments), 0 if before is None else before[0].shape[2])
-        if before is not None:
-            key, value = (torch.cat([b.to(x.dtype), x], 2) for b, x in zip(before, (key, value), strict=True))
         return attend_texts(query, key, value, texts, scale, window, softcap)
+    choice = path_of(call_of(query, value, softcap, dropout, share))
+    if choice.way == "varlen":
+        packing = segments if isinstance(segments, Packing) else Packing(segments)
+        layout = packing.layout(texts, ahead, query.device)
+        return attend_varlen(query, key, value, layout, scale, window)
+    if choice.worth_saying:
+        say_once(choice.reason)
     attend = partial(_one_segment, scale=scale, window=window, softcap=softcap, dropout=dropout)
-    lengths = [length for _, length, _ in segments]
-    queries, keys, values = (torch.split(states, lengths, dim=2) for states in (query, key, value))
+    return _one_by_one(query, key, value, texts, attend, share)
+
+
+def _one_by_one(
+    query: Tensor, key: Tensor, value: Tensor, texts: Sequence[Text], attend: Attend, share: float
+) -> Tensor:
+    """Each text by itself, in groups of that ``share`` of it; (1, T, Hq, D)."""
+    stretches = [*dict.fromkeys(stretch for text in texts for stretch in text.keys)]
+    stretches.sort()
+    sizes = [end - start for start, end in stretches]
+    # One split has one backward pass; every slice would have one as long as the whole.
+    keys, values = (dict(zip(stretches, torch.split(x, sizes, 2), strict=True)) for x in (key, value))
     pieces = []
-    for own, (_, _, parent) in enumerate(segments):
-        q, k, v = queries[own], keys[own], values[own]
-        if parent is not None or before is not None:
-            k = torch.cat([*_ahead(keys, segments, parent, before and before[0]), k], 2)
-            v = torch.cat([*_ahead(values, segments, parent, before and before[1]), v], 2)
+    for text, q in zip(texts, torch.split(query, [text.length for text in texts], 2), strict=True):
+        k, v = (torch.cat([held[stretch] for stretch in text.keys], 2) for held in (keys, values))
         group = group_of(k.shape[2], share) if share else k.shape[2]
         pieces.append(shifted_attention(q, k, v, group, attend))
     return torch.cat([p.transpose(1, 2) for p in pieces], dim=1)
@@ -120,20 +136,6 @@ def texts_of(segments: tuple[tuple[int, int, int | None], ...], before: int) -> 
         ahead = ((0, before),) if before else ()
         found.append(Text((start, start + length), (*ahead, *reversed(keys))))
     return tuple(found)
-
-
-def _ahead(
-    states: Sequence[Tensor],
-    segments: Sequence[tuple[int, int, int | None]],
-    parent: int | None,
-    before: Tensor | None,
-) -> list[Tensor]:
-    """``before`` and the states of all that a segment with this parent continues, in their order."""
-    found: list[Tensor] = []
-    while parent is not None:
-        found.append(states[parent])
-        parent = segments[parent][2]
-    return [*([] if before is None else [before.to(states[0].dtype)]), *reversed(found)]
 
 
 def _one_segment(

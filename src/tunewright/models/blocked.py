@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from tunewright.models.native import ops as native
 from tunewright.models.softmax import bend, capped_, softmax_
 
 BLOCK = 64  # queries; 32 and 128 were slower at every length from 256 tokens
@@ -59,7 +60,7 @@ def attend_texts(
     if torch.is_autocast_enabled(kind):  # it holds for the products of the forward pass only
         dtype = torch.get_autocast_dtype(kind)
         query, key, value = (x.to(dtype) for x in (query, key, value))
-    result: Tensor = _Blocked.apply(query, key, value, texts, scale, window, softcap)  # type: ignore[no-untyped-call]
+    result: Tensor = _Blocked.apply(query, key, value, texts, scale, window, softcap)  # type: ignore
     return result
 
 
@@ -115,27 +116,20 @@ def _groups(texts: tuple[Text, ...]) -> tuple[_Group, ...]:
 
 
 class _Block(NamedTuple):
-    """Queries ``rows``, the keys ``seen`` by any of them, and which of the last are ``hidden`` from whom."""
+    """Queries ``rows``, the keys ``seen`` by any of them, how many of these are ``ahead`` of the first."""
 
     rows: slice
     seen: slice
-    hidden: Tensor
+    ahead: int
 
 
-def _blocks(group: _Group, window: int | None, device: torch.device) -> Iterator[_Block]:
+def _blocks(group: _Group, window: int | None) -> Iterator[_Block]:
     """The blocks of a group; where a block's keys end is a multiple of its size."""
-    block, ahead = group.block, group.ahead
-    corner = torch.ones(block, 2 * block, dtype=torch.bool, device=device).triu_(1)
+    block = group.block
     for start in range(0, group.texts[0].length, block):
-        first, end = ahead + start, _up(ahead + start + block, block)  # first query's key; behind the last
-        rows = slice(start, start + block)
-        if window is None or first + block <= window:
-            yield _Block(rows, slice(0, end), corner[:, : end - first])
-            continue
-        seen = slice(max(0, first - window + 1) // block * block, end)
-        distance = torch.arange(first, first + block, device=device)[:, None]
-        distance = distance - torch.arange(seen.start, end, device=device)
-        yield _Block(rows, seen, (distance < 0) | (distance >= window))
+        own = group.ahead + start  # the key of the first query
+        first = 0 if window is None else max(0, own - window + 1) // block * block
+        yield _Block(slice(start, start + block), slice(first, _up(own + block, block)), own - first)
 
 
 def _up(count: int, step: int) -> int:
@@ -169,12 +163,11 @@ class _Blocked(torch.autograd.Function):
             q, k, v = _beside(group, query, key, value)
             q.mul_(scale)
             own, norm = torch.empty_like(q), q.new_empty(q.shape[:3], dtype=exact)
-            for rows, seen, hidden in _blocks(group, window, q.device):
+            for rows, seen, ahead in _blocks(group, window):
                 live = shared * group.live(rows.start)
-                scores = _products(q[:live, :, rows], k[:live, seen], exact)
-                _hide(capped_(scores, softcap), hidden)
-                norm[:live, :, rows] = softmax_(scores)
-                mixed = torch.bmm(scores.to(v.dtype).flatten(1, 2), v[:live, seen])
+                scores = _products(q[:live, :, rows], k[:live, seen])
+                weights, norm[:live, :, rows] = _softmax(scores, ahead, window, softcap)
+                mixed = torch.bmm(weights.flatten(1, 2), v[:live, seen])
                 own[:live, :, rows] = mixed.view(live, *own.shape[1:2], -1, own.shape[3])
             norms.append(norm)
             for text, found in zip(group.texts, _apart(group, own), strict=True):
@@ -198,21 +191,25 @@ class _Blocked(torch.autograd.Function):
             )
             d_q = torch.empty_like(q)
             d_k, d_v = torch.zeros_like(k, dtype=exact), torch.zeros_like(v, dtype=exact)
-            for rows, seen, hidden in _blocks(group, ctx.window, q.device):
+            for rows, seen, ahead in _blocks(group, ctx.window):
                 live = shared * group.live(rows.start)
                 part, d_part = q[:live, :, rows], d_out[:live, :, rows]
                 keys = k[:live, seen]
-                scores = capped_(_products(part, keys, exact), ctx.softcap)
-                slope_of_cap = bend(scores, ctx.softcap)
-                weights = _hide(scores.sub_(norm[:live, :, rows, None]), hidden).exp_()
-                turned = weights.to(v.dtype).flatten(1, 2).transpose(1, 2)
-                d_v[:live, seen] += torch.bmm(turned, d_part.flatten(1, 2))
-                slope = _products(d_part, v[:live, seen], exact).sub_(within[:live, :, rows]).mul_(weights)
-                narrow = (
-                    (slope if slope_of_cap is None else slope.mul_(slope_of_cap)).to(k.dtype).flatten(1, 2)
+                weights, slopes = (
+                    x.flatten(1, 2)
+                    for x in _softmax_backward(
+                        _products(part, keys),
+                        _products(d_part, v[:live, seen]),
+                        norm[:live, :, rows],
+                        within[:live, :, rows, 0],
+                        ahead,
+                        ctx.window,
+                        ctx.softcap,
+                    )
                 )
-                d_q[:live, :, rows] = torch.bmm(narrow, keys).view_as(part).mul_(ctx.scale)
-                d_k[:live, seen] += torch.bmm(narrow.transpose(1, 2), part.flatten(1, 2))
+                d_v[:live, seen] += torch.bmm(weights.transpose(1, 2), d_part.flatten(1, 2))
+                d_q[:live, :, rows] = torch.bmm(slopes, keys).view_as(part).mul_(ctx.scale)
+                d_k[:live, seen] += torch.bmm(slopes.transpose(1, 2), part.flatten(1, 2))
             for text, own in zip(group.texts, _apart(group, d_q), strict=True):
                 d_query[0, :, slice(*text.rows)] = own[:, : text.length]
             for into, found in ((d_key, d_k), (d_value, d_v)):
@@ -260,13 +257,61 @@ def _apart(group: _Group, states: Tensor) -> Tensor:
     return states.view(len(group.texts), -1, *states.shape[2:])
 
 
-def _products(rows: Tensor, columns: Tensor, dtype: torch.dtype) -> Tensor:
-    """(B, G, n, D) with (B, K, D): the (B, G, n, K) inner products, in ``dtype``."""
+def _products(rows: Tensor, columns: Tensor) -> Tensor:
+    """(B, G, n, D) with (B, K, D): the (B, G, n, K) inner products."""
     found = torch.bmm(rows.flatten(1, 2), columns.transpose(1, 2))
-    return found.to(dtype).view(*rows.shape[:3], columns.shape[1])
+    return found.view(*rows.shape[:3], columns.shape[1])
 
 
-def _hide(scores: Tensor, hidden: Tensor) -> Tensor:
-    """The (..., n, K) ``scores``, at minus infinity what is ``hidden``, (n, m), among the last m keys."""
-    scores[..., scores.shape[-1] - hidden.shape[-1] :].masked_fill_(hidden, -math.inf)
+def _softmax(scores: Tensor, ahead: int, window: int | None, softcap: float | None) -> tuple[Tensor, Tensor]:
+    """The weights of a block's ``scores`` (B, G, n, K), in their format, and the norms (B, G, n)."""
+    if native.known(scores):
+        return scores, native.softmax_(scores, ahead, window, softcap)
+    exact = _hide(capped_(_wide(scores), softcap), ahead, window)
+    norms = softmax_(exact)
+    return exact.to(scores.dtype), norms
+
+
+def _softmax_backward(
+    scores: Tensor,
+    d_weights: Tensor,
+    norms: Tensor,
+    within: Tensor,
+    ahead: int,
+    window: int | None,
+    softcap: float | None,
+) -> tuple[Tensor, Tensor]:
+    """The weights once more and the slopes of the scores before the cap, from the slopes of the weights.
+
+    ``within`` is the sum of weight times slope of every row, (B, G, n).
+    """
+    if native.known(scores, d_weights):
+        native.softmax_backward_(scores, d_weights, norms, within, ahead, window, softcap)
+        return scores, d_weights
+    exact = capped_(_wide(scores), softcap)
+    slope_of_cap = bend(exact, softcap)
+    weights = _hide(exact.sub_(norms[..., None]), ahead, window).exp_()
+    slopes = _wide(d_weights).sub_(within[..., None]).mul_(weights)
+    slopes = slopes if slope_of_cap is None else slopes.mul_(slope_of_cap)
+    return weights.to(scores.dtype), slopes.to(scores.dtype)
+
+
+def _wide(scores: Tensor) -> Tensor:
+    """Float32 at least; may be ``scores`` themselves."""
+    return scores.to(torch.promote_types(scores.dtype, torch.float32))
+
+
+def _hide(scores: Tensor, ahead: int, window: int | None) -> Tensor:
+    """The (..., n, K) ``scores``, at minus infinity where query i does not see key j.
+
+    It sees those up to ``ahead`` + i, of which the last ``window``.
+    """
+    queries, keys = scores.shape[-2:]
+    own = torch.arange(ahead, ahead + queries, device=scores.device)[:, None]
+    first = 0 if window is not None and ahead + queries > window else ahead  # all see what stands before
+    seen_by = torch.arange(first, keys, device=scores.device)
+    hidden = seen_by > own
+    if window is not None:
+        hidden |= seen_by <= own - window
+    scores[..., first:].masked_fill_(hidden, -math.inf)
     return scores

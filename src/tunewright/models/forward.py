@@ -15,10 +15,13 @@ from tunewright.core.errors import ModelError
 from tunewright.models.added import added_to
 from tunewright.models.attention import NAME
 from tunewright.models.causal import causal_lm
+from tunewright.models.fused_layers import fuse_layers
 from tunewright.models.head import Head, chunks
+from tunewright.models.placing import placed
 from tunewright.models.rope import steady
 from tunewright.models.score import head_called, is_head, pooled
 from tunewright.models.token_rows import plain_layer, rows_of
+from tunewright.models.varlen import Packing
 from tunewright.models.virtual import Front, check_reach, front_of
 
 
@@ -29,6 +32,8 @@ class ModelForward:
     ``plain`` says that the output layer has a form the fast head does not know, so the model's own is used.
     ``neftune`` > 0 adds uniform noise to the embeddings in training (Jain et al. 2023, arXiv 2310.05914).
     Virtual tokens of the model stand before every text, and none of them is in what is returned.
+    ``below`` is a context around each run of the decoder over a batch, in which its lower layers may be
+    left out (see ``layer_cache``).
     """
 
     def __init__(
@@ -36,6 +41,7 @@ class ModelForward:
     ) -> None:
         self.model = model
         self.neftune = neftune
+        self.below: Callable[[Any], AbstractContextManager[Any]] = lambda batch: nullcontext()
         self.compute = compute
         lm = causal_lm(model)
         self.device = next(lm.parameters()).device
@@ -49,6 +55,7 @@ class ModelForward:
         )
         lm.set_attn_implementation(NAME)
         steady(lm)
+        fuse_layers(lm)
         self.plain = not _fits_head(lm, self._decoder, self.device, self._autocast)
 
     @property
@@ -59,7 +66,7 @@ class ModelForward:
     def hidden(self, batch: Any) -> Tensor:
         """Last hidden states, (T, H)."""
         front = self._front(batch)
-        with self._autocast():
+        with self._autocast(), self.below(batch):
             out = self._decoder(**self._inputs(batch, front))
         states: Tensor = out.last_hidden_state[0, front.rows :]
         return states
@@ -119,14 +126,14 @@ class ModelForward:
     def _own_logits(self, batch: Any) -> Tensor:
         front = self._front(batch)
         kept = batch.targets.source + front.rows
-        with self._autocast():
+        with self._autocast(), self.below(batch):
             logits: Tensor = self._lm(logits_to_keep=kept, **self._inputs(batch, front)).logits[0]
         return logits.float()
 
     def _front(self, batch: Any) -> Front:
         front = front_of(self.model)
         if front.count:
-            check_reach(self._lm.config, front.count, batch.positions)
+            check_reach(self._lm.config, front.count, batch.segments)
         return front
 
     def _inputs(self, batch: Any, front: Front) -> dict[str, Any]:
@@ -143,7 +150,8 @@ class ModelForward:
 
     def _noisy_embeddings(self, batch: Any) -> Tensor:
         embedded: Tensor = self._lm.get_input_embeddings()(batch.ids)
-        lengths = torch.cat([torch.full((n,), float(n)) for _, n, _ in batch.segments]).to(embedded.device)
+        sizes = torch.tensor([n for _, n, _ in batch.segments])
+        lengths = placed(sizes.repeat_interleave(sizes).float(), embedded.device)
         bound = self.neftune / (lengths * embedded.shape[-1]).sqrt()
         noise = torch.rand(embedded.shape, device=embedded.device) * 2 - 1
         return embedded + (noise * bound[:, None]).to(embedded.dtype)
@@ -156,7 +164,7 @@ def _packed(batch: Any, front: Front) -> dict[str, Any]:
         "position_ids": torch.cat([own, batch.positions + front.count])[None],
         "attention_mask": batch.ids.new_ones((1, 1, 1, 1), dtype=torch.bool),
         "use_cache": False,
-        "segments": front.ahead(batch.segments),
+        "segments": Packing(front.ahead(batch.segments)),
         **({} if front.states is None else {"front": front.states}),
     }
 

@@ -13,10 +13,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from tunewright.models.native import ops as native
 from tunewright.models.softmax import bend, capped_, softmax_
 from tunewright.models.token_rows import Rows
 
-# Float32 logits of a piece, by kind of device. Within a call all pieces use the same memory: fresh memory
+# Logits of a piece, by kind of device. Within a call all pieces use the same memory: fresh memory
 # costs a CPU as much as the softmax.
 CHUNK_BYTES = {"cpu": 32 * 2**20}
 CHUNK_BYTES_ELSEWHERE = 128 * 2**20
@@ -57,47 +58,63 @@ def _with_rows(weight: Tensor, rows: Rows | None) -> Tensor:
 
 
 class _Space(NamedTuple):
-    """Memory for the logits of a piece: as they are multiplied, and in float32, which may be the same."""
+    """Memory for the logits of a piece: as they are multiplied, and in float32, which may be the same.
 
+    The compiled kernel works on the products as they are, so there is no ``exact`` for it.
+    """
+
+    pieces: list[slice]
     product: Tensor
-    exact: Tensor
+    exact: Tensor | None
 
     @classmethod
-    def like(cls, hidden: Tensor, weight: Tensor) -> _Space:
-        """For the largest piece of ``hidden`` (N, H)."""
-        rows = max(piece.stop - piece.start for piece in chunks(len(hidden), weight))
-        product = hidden.new_empty(rows, len(weight))
-        return cls(product, product if product.dtype == torch.float32 else product.float())
+    def of(cls, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> _Space:
+        """For ``hidden`` (N, H), in pieces."""
+        compiled = bias is None and native.known(hidden)
+        pieces = chunks(len(hidden), weight, hidden.element_size() if compiled else 4)
+        product = hidden.new_empty(max(piece.stop - piece.start for piece in pieces), len(weight))
+        if compiled:
+            return cls(pieces, product, None)
+        return cls(pieces, product, product if product.dtype == torch.float32 else product.float())
 
-    def logits(
-        self, hidden: Tensor, weight: Tensor, bias: Tensor | None, scale: float, softcap: float | None
-    ) -> Tensor:
-        """(n, V) float32, in place of whatever was here."""
-        product, exact = self.product[: len(hidden)], self.exact[: len(hidden)]
+    def chosen(
+        self,
+        hidden: Tensor,
+        head: tuple[Tensor, Tensor | None, float, float | None],
+        ids: Tensor,
+        factors: Tensor | None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """log p(ids), (n,) float32, of states (n, H) under a head of weight, bias, scale and soft cap.
+
+        With ``factors`` (n,) also the gradient of -factor log p by the scaled logits before the cap: (n, V),
+        in the format of the products, to be used before the next call.
+        """
+        weight, bias, scale, softcap = head
+        product = self.product[: len(hidden)]
         torch.mm(hidden, weight.T, out=product)
+        if self.exact is None:
+            found = native.choose_(product, ids, scale, softcap, factors)
+            return found, None if factors is None else product
+        exact = self.exact[: len(hidden)]
         if exact.data_ptr() != product.data_ptr():
             exact.copy_(product)
         if bias is not None:
             exact += bias.float()
         if scale != 1.0:
             exact *= scale
-        return capped_(exact, softcap)
-
-    def narrow(self, exact: Tensor) -> Tensor:
-        """The float32 numbers in the format of the products."""
-        product = self.product[: len(exact)]
-        return exact if product.data_ptr() == exact.data_ptr() else product.copy_(exact)
-
-
-def _slope_(softmax: Tensor, ids: Tensor, cap: Tensor | None) -> Tensor:
-    """``softmax`` (n, V) becomes -d log p(ids) / d logits; ``cap`` is the slope of a soft cap."""
-    slope = softmax.scatter_add_(1, ids[:, None], -torch.ones_like(softmax[:, :1]))
-    return slope if cap is None else slope.mul_(cap)
+        capped_(exact, softcap)
+        found, cap = exact.gather(1, ids[:, None])[:, 0], None if factors is None else bend(exact, softcap)
+        found = found - softmax_(exact)
+        if factors is None:
+            return found, None
+        slopes = exact.scatter_add_(1, ids[:, None], -torch.ones_like(exact[:, :1])).mul_(factors[:, None])
+        slopes = slopes if cap is None else slopes.mul_(cap)
+        return found, slopes if slopes.data_ptr() == product.data_ptr() else product.copy_(slopes)
 
 
-def chunks(rows: int, weight: Tensor) -> list[slice]:
-    """Pieces of ``rows`` whose float32 logits, by ``weight`` (V, H), are small; an empty one of no rows."""
-    size = max(1, CHUNK_BYTES.get(weight.device.type, CHUNK_BYTES_ELSEWHERE) // (4 * len(weight)))
+def chunks(rows: int, weight: Tensor, each: int = 4) -> list[slice]:
+    """Pieces of ``rows`` whose logits by ``weight`` (V, H), of ``each`` bytes, are small; at least one."""
+    size = max(1, CHUNK_BYTES.get(weight.device.type, CHUNK_BYTES_ELSEWHERE) // (each * len(weight)))
     return [slice(i, min(i + size, rows)) for i in range(0, rows, size)] or [slice(0, 0)]
 
 
@@ -125,14 +142,12 @@ class _TokenLogprobs(torch.autograd.Function):
         for_hidden, for_weight, for_bias = ctx.needs_input_grad[:3]
         ctx.rests = for_hidden and not (for_weight or for_bias or ctx.needs_input_grad[7])
         slopes = torch.empty_like(hidden) if ctx.rests else None
-        space = _Space.like(hidden, weight)
-        for rows in chunks(hidden.shape[0], weight):
-            logits = space.logits(hidden[rows], low, bias, scale, softcap)
-            chosen = logits.gather(1, ids[rows, None])[:, 0]
-            cap = bend(logits, softcap) if ctx.rests else None
-            out[rows] = chosen - softmax_(logits)
-            if slopes is not None:
-                slope = space.narrow(_slope_(logits, ids[rows], cap))
+        factors = out.new_ones(len(out)) if ctx.rests else None
+        space, head = _Space.of(hidden, weight, bias), (low, bias, scale, softcap)
+        for rows in space.pieces:
+            part = None if factors is None else factors[rows]
+            out[rows], slope = space.chosen(hidden[rows], head, ids[rows], part)
+            if slopes is not None and slope is not None:
                 slopes[rows] = (slope @ low).mul_(-scale)
         kept = (slopes,) if ctx.rests else (hidden, weight, bias, ids, row_ids, row_weight)
         ctx.save_for_backward(*kept)
@@ -154,14 +169,11 @@ class _TokenLogprobs(torch.autograd.Function):
             else None
         )
         d_rows = None if row_weight is None else torch.zeros_like(row_weight, dtype=torch.float32)
-        space = _Space.like(hidden, weight)
-        for rows in chunks(hidden.shape[0], weight):
-            logits = space.logits(hidden[rows], low, bias, ctx.scale, ctx.softcap)
-            cap = bend(logits, ctx.softcap)
-            softmax_(logits)
-            d_logits = _slope_(logits, ids[rows], cap)
-            d_logits *= grad[rows, None] * -ctx.scale
-            narrow = space.narrow(d_logits)
+        space, head = _Space.of(hidden, weight, bias), (low, bias, ctx.scale, ctx.softcap)
+        factors = (grad * -ctx.scale).float()
+        for rows in space.pieces:
+            _, narrow = space.chosen(hidden[rows], head, ids[rows], factors[rows])
+            assert narrow is not None
             if d_hidden is not None:
                 d_hidden[rows] = narrow @ low
             if d_weight is not None:
@@ -169,7 +181,7 @@ class _TokenLogprobs(torch.autograd.Function):
             if d_rows is not None:
                 d_rows += narrow[:, row_ids].T @ hidden[rows]
             if d_bias is not None:
-                d_bias += d_logits.sum(0)
+                d_bias += narrow.sum(0, dtype=torch.float32)
         if d_weight is not None:
             d_weight = d_weight.to(weight.dtype)
         if d_rows is not None:

@@ -36,6 +36,7 @@ def choose(device: str = "auto", dtype: str = "auto") -> Precision:
     if dtype != "auto":
         if dtype not in DTYPES:
             raise ConfigError(f"model.dtype {dtype!r} is not one of auto, {', '.join(DTYPES)}")
+        _check_knows(chosen, DTYPES[dtype], "model.dtype bfloat16", "model.dtype=float32")
         return Precision(chosen, DTYPES[dtype], f"{dtype} on {chosen.type}, as the recipe says")
     native, why = _bfloat16_support(chosen)
     name = "bfloat16" if native else "float32"
@@ -47,6 +48,7 @@ def computing_in(weights: torch.dtype | None, precision: Precision) -> Precision
     if weights != torch.bfloat16 or precision.dtype == torch.bfloat16:
         return precision
     device = precision.device
+    _check_knows(device, torch.bfloat16, "adapt.weights bfloat16", "adapt.weights=float32")
     return Precision(device, torch.bfloat16, f"bfloat16 on {device.type}: the weights are kept in it")
 
 
@@ -81,6 +83,12 @@ def _bfloat16_support(device: torch.device) -> tuple[bool, str]:
         if flag in flags:
             return True, f"the CPU has {flag}"
     return False, "the CPU has no bf16 instructions"
+
+
+def _check_knows(device: torch.device, dtype: torch.dtype, asked: str, instead: str) -> None:
+    """Raise ``ConfigError`` where the device does not know bfloat16 at all."""
+    if dtype == torch.bfloat16 and device.type == "mps" and not torch.backends.mps.is_macos_or_newer(14, 0):
+        raise ConfigError(f"{asked} needs macOS 14 or newer on this device; set {instead}, or update macOS")
 
 
 def _cpu_flags() -> frozenset[str]:

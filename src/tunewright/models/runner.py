@@ -15,6 +15,7 @@ from transformers.cache_utils import Cache
 from tunewright.core.errors import ModelError
 from tunewright.models.attention import NAME
 from tunewright.models.causal import causal_lm
+from tunewright.models.fused_layers import fuse_layers
 from tunewright.models.kvcache import behind, cache_of, empty_cache
 from tunewright.models.rope import caches_all, steady
 from tunewright.models.token_rows import plain_layer
@@ -36,6 +37,7 @@ class Runner:
         self.config = base.config.get_text_config()
         _check_architecture(base, self.config)
         steady(base)
+        fuse_layers(base)
         if base.config._attn_implementation == "sdpa":
             base.set_attn_implementation(NAME)
         self.device = next(model.parameters()).device

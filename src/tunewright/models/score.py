@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from tunewright.core.errors import ModelError
 from tunewright.models.causal import causal_lm
+from tunewright.models.placing import placed
 
 HEADS = ("score", "value", "balance")
 
@@ -155,13 +156,13 @@ def _names_head(part: str) -> bool:
 def pooled(hidden: Tensor, segments: Sequence[Any], pooling: str) -> Tensor:
     """One state per segment, its prefix included: (T, H) -> (S, H)."""
     if pooling == "last":
-        ends = torch.tensor([start + length - 1 for start, length, _ in segments], device=hidden.device)
-        return hidden[ends]
+        ends = torch.tensor([start + length - 1 for start, length, _ in segments])
+        return hidden[placed(ends, hidden.device)]
     sums = torch.stack([hidden[start : start + length].float().sum(0) for start, length, _ in segments])
-    sizes = torch.tensor([float(length) for _, length, _ in segments], device=hidden.device)
+    sizes = placed(torch.tensor([float(length) for _, length, _ in segments]), hidden.device)
     parents = [(i, parent) for i, (_, _, parent) in enumerate(segments) if parent is not None]
     if parents:
-        child, parent = (torch.tensor(ids, device=hidden.device) for ids in zip(*parents, strict=True))
+        child, parent = (placed(torch.tensor(ids), hidden.device) for ids in zip(*parents, strict=True))
         sums = sums.index_add(0, child, sums[parent])
         sizes = sizes.index_add(0, child, sizes[parent])
     return sums / sizes[:, None]

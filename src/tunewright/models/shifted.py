@@ -52,6 +52,11 @@ def share_of(layer: nn.Module) -> float:
     return float(getattr(layer, _SHARE, 0.0)) if layer.training else 0.0
 
 
+def is_shifted(layer: nn.Module) -> bool:
+    """Whether ``layer`` uses shifted attention in training mode."""
+    return float(getattr(layer, _SHARE, 0.0)) > 0
+
+
 def group_of(length: int, share: float) -> int:
     """Size of the groups of a text of ``length`` tokens: even, and not below ``SMALLEST_GROUP``."""
     return max(SMALLEST_GROUP, 2 * math.ceil(share * length / 2))

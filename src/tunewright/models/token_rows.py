@@ -14,6 +14,8 @@ from peft.tuners.trainable_tokens import TrainableTokensLayer
 from peft.utils.other import TrainableTokensWrapper
 from torch import Tensor, nn
 
+from tunewright.models.placing import placed
+
 
 class Rows(NamedTuple):
     """Rows ``weight`` (n, H) that stand for the rows ``ids`` (n,) of a matrix."""
@@ -56,7 +58,7 @@ def _rows(layer: Any) -> Rows | None:
     if layer.disable_adapters or layer.merged or len(names) != 1:
         return None
     weight = layer.trainable_tokens_delta[names[0]]
-    return Rows(torch.tensor(layer.token_indices[names[0]], device=weight.device), weight)
+    return Rows(placed(torch.tensor(layer.token_indices[names[0]]), weight.device), weight)
 
 
 def _forward(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:

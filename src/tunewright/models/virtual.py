@@ -74,11 +74,11 @@ def front_of(model: Any) -> Front:
     return Front(config.num_virtual_tokens, embeddings=made[0])
 
 
-def check_reach(config: Any, count: int, positions: Tensor) -> None:
+def check_reach(config: Any, count: int, segments: Sequence[tuple[int, int, int | None]]) -> None:
     """Raise ``ModelError`` where a text behind ``count`` virtual tokens is so long that other rotary
     frequencies hold for it: the virtual tokens would have to be turned anew for that text alone.
 
-    ``positions`` (T,) are those of the texts by themselves.
+    ``segments`` are those of the texts by themselves.
     """
     text = config.get_text_config()
     rope = getattr(text, "rope_parameters", None) or {}
@@ -87,9 +87,14 @@ def check_reach(config: Any, count: int, positions: Tensor) -> None:
         "longrope": rope.get("original_max_position_embeddings"),
     }
     limit = limits.get(rope.get("rope_type", "default"))
-    if limit is not None and count + int(positions.max()) >= limit:
+    if limit is None:
+        return
+    ends: list[int] = []  # of each segment, behind all that it continues
+    for _, length, parent in segments:
+        ends.append(length + (0 if parent is None else ends[parent]))
+    if count + max(ends) > limit:
         raise ModelError(
-            f"a text of {int(positions.max()) + 1} tokens and {count} virtual ones reach past position"
+            f"a text of {max(ends)} tokens and {count} virtual ones reach past position"
             f" {limit}, where the {rope['rope_type']} RoPE of this model changes; set"
             f" data.max_length={limit - count}"
         )

@@ -10,6 +10,7 @@ a head, V vocabulary.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -22,6 +23,7 @@ from tunewright.core.config import Section
 from tunewright.core.errors import ConfigError
 from tunewright.core.names import Registry
 from tunewright.core.records import Example, Message, Tokens, kind_of
+from tunewright.models.placing import placed
 from tunewright.objectives.options.table import GROUPWISE, PAIRWISE
 
 Pooling = Literal["last", "mean", "none"]
@@ -49,7 +51,8 @@ class Targets(NamedTuple):
 class Batch:
     """Documents laid end to end, without padding. ``ids`` and ``positions`` are (T,).
 
-    ``extras`` holds one value per segment by name, NaN where a segment has none: (S,).
+    ``extras`` holds one value per segment by name, NaN where a segment has none: (S,). ``marks`` are the same
+    numbers on the host, so that nobody waits for a GPU to learn which segments have which.
     ``tracks`` holds one value per target by name, in the order of ``targets``: (N,).
     ``rows`` are the indices of the examples in the data set, for messages; ``task`` is that of all its rows.
     """
@@ -59,6 +62,7 @@ class Batch:
     segments: tuple[Segment, ...]
     targets: Targets
     extras: dict[str, Tensor] = field(default_factory=dict)
+    marks: dict[str, tuple[float, ...]] = field(default_factory=dict)
     rows: tuple[int, ...] = ()
     tracks: dict[str, Tensor] = field(default_factory=dict)
     task: str = ""
@@ -270,9 +274,14 @@ def segment_lengths(batch: Batch) -> Tensor:
     return per_segment(batch.targets.weights, batch)
 
 
-def rows_with(batch: Batch, name: str) -> Tensor:
-    """Indices of the segments that carry ``extras[name]``: (R,)."""
-    return torch.nonzero(~batch.extras[name].isnan())[:, 0]
+def rows_with(batch: Batch, name: str, value: float | None = None) -> Tensor:
+    """Indices of the segments that carry ``extras[name]``, or for which it is ``value``: (R,)."""
+    rows = [
+        row
+        for row, found in enumerate(batch.marks[name])
+        if (found == value if value is not None else not math.isnan(found))
+    ]
+    return placed(torch.tensor(rows, dtype=torch.long), batch.ids.device)
 
 
 _HERE = "tunewright.objectives"

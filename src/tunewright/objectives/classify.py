@@ -14,6 +14,7 @@ from tunewright.core.config import Section
 from tunewright.core.errors import ConfigError, DataError
 from tunewright.core.names import nearest
 from tunewright.core.records import Example, Labelled, Tokens
+from tunewright.models.placing import placed
 from tunewright.objectives.base import (
     BaseObjective,
     Batch,
@@ -111,20 +112,19 @@ class Classification(BaseObjective):
         """The sum over rows of the weight of their class; for ``multi`` the number of rows."""
         _, labels = self._targets(batch)
         if self.options.kind == "multi":
-            return labels.new_tensor(float(len(labels)))
-        return torch.tensor(self.weights, device=labels.device)[labels].sum()
+            return labels.new_full((), float(len(labels)))
+        return placed(torch.tensor(self.weights), labels.device)[labels].sum()
 
     def loss(self, forward: Forward, batch: Batch) -> LossOut:
         """Sum of the rows' losses, and how many rows are wholly right (``ordinal``: how many ranks off)."""
         kind = self.options.kind
         rows, labels = self._targets(batch)
         scores = forward.scores(batch)[rows]
-        losses = CLASS_LOSSES[kind](
-            scores, labels, scores.new_tensor(self.weights), self.options.label_smoothing
-        )
+        weights = placed(torch.tensor(self.weights, dtype=scores.dtype), scores.device)
+        losses = CLASS_LOSSES[kind](scores, labels, weights, self.options.label_smoothing)
         chosen = decisions(scores.detach(), kind, self.options.threshold)
         right = (chosen == labels).reshape(len(rows), -1).all(dim=-1)
-        number = losses.new_tensor(float(len(rows)))
+        number = losses.new_full((), float(len(rows)))
         metrics = {"accuracy": Mean(right.sum(), number)}
         if kind == "ordinal":
             metrics["rank_error"] = Mean((chosen - labels).abs().sum(), number)

@@ -135,7 +135,7 @@ class LikedOrNot(BaseObjective):
         beta = self.options.beta
         lead = beta * (ratios - kl.clamp(min=0))
         lead = lead.where(liked, -lead)
-        count, good = lead.new_tensor(float(len(lead))), liked.to(lead.dtype)
+        count, good = lead.new_full((), float(len(lead))), liked.to(lead.dtype)
         return {
             "margin": Mean(lead.sum(), count),
             "accuracy": Mean((lead > 0).sum() + HALF * (lead == 0).sum(), count),

@@ -42,7 +42,7 @@ def predict(scores: Tensor, facts: Mapping[str, Any]) -> list[Prediction]:
     task = facts.get("task")
     if task not in TASKS:
         raise ModelError(f"the head says it is for the task {task!r}; known: {', '.join(sorted(TASKS))}")
-    return TASKS[task](scores.detach().double().cpu(), facts)
+    return TASKS[task](scores.detach().cpu().double(), facts)
 
 
 def class_probabilities(scores: Tensor, kind: str) -> Tensor:

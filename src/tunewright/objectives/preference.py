@@ -12,6 +12,7 @@ from torch import Tensor
 from tunewright.core.config import Section
 from tunewright.core.errors import ConfigError, DataError
 from tunewright.core.records import Example, Preference, Tokens
+from tunewright.models.placing import placed
 from tunewright.objectives.base import (
     BaseObjective,
     Batch,
@@ -20,6 +21,7 @@ from tunewright.objectives.base import (
     Mean,
     Renderer,
     per_segment,
+    rows_with,
     segment_lengths,
 )
 from tunewright.objectives.preference_losses import PREFERENCE_LOSSES, Pairs, measured
@@ -69,7 +71,7 @@ class Preferences(BaseObjective):
         pairs = self._pairs(batch, logprobs, alignment)
         extra: dict[str, Any] = {}
         if self._margins:
-            extra["margin"] = batch.extras["margin"][batch.extras["chosen"] == 1]
+            extra["margin"] = batch.extras["margin"][rows_with(batch, "chosen", 1)]
         losses = self._loss(pairs, **self._settings, **extra)
         return LossOut(losses.sum(), self._metrics(pairs))
 
@@ -85,7 +87,7 @@ class Preferences(BaseObjective):
 
     def _pairs(self, batch: Batch, logprobs: Tensor, alignment: Tensor | None) -> Pairs:
         """One entry per pair; the chosen and the rejected answers of a batch stand in the same order."""
-        chosen, rejected = (torch.nonzero(batch.extras["chosen"] == mark)[:, 0] for mark in (1, 0))
+        chosen, rejected = (rows_with(batch, "chosen", mark) for mark in (1, 0))
         assert len(chosen) == len(rejected), f"{len(chosen)} chosen but {len(rejected)} rejected answers"
         sums = per_segment(logprobs * batch.targets.weights, batch)
         lengths = segment_lengths(batch)
@@ -105,7 +107,7 @@ class Preferences(BaseObjective):
         scale = self._settings.get("beta", self._loss.scale)
         better, worse = (scale * values.detach() for values in measured(pairs, self._loss.basis))
         margin = better - worse
-        count = margin.new_tensor(float(len(margin)))
+        count = margin.new_full((), float(len(margin)))
         return {
             "margin": Mean(margin.sum(), count),
             "accuracy": Mean((margin > 0).sum() + HALF * (margin == 0).sum(), count),
@@ -118,12 +120,12 @@ class Preferences(BaseObjective):
 
 def reference_of(batch: Batch) -> Tensor:
     """Log-probability of each branch under the reference, (S,); 0 for segments that are no branch."""
-    reference = batch.extras.get("reference")
-    branches = torch.tensor([s.parent is not None for s in batch.segments], device=batch.ids.device)
-    assert reference is not None and not reference[branches].isnan().any(), (
+    branches = [segment.parent is not None for segment in batch.segments]
+    marks = batch.marks.get("reference", (math.nan,) * len(branches))
+    assert not any(math.isnan(mark) for mark, branch in zip(marks, branches, strict=True) if branch), (
         "a branch without its log-probability under the reference"
     )
-    return torch.where(branches, reference, 0.0)
+    return torch.where(placed(torch.tensor(branches), batch.ids.device), batch.extras["reference"], 0.0)
 
 
 def _aligned_logprobs(forward: Forward, batch: Batch) -> tuple[Tensor, Tensor]:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from tunewright.core.errors import DataError
 from tunewright.core.records import Example, Preference, Ranking, Tokens
+from tunewright.models.placing import placed
 from tunewright.objectives.base import (
     BaseObjective,
     Batch,
@@ -76,7 +77,7 @@ class RewardModelling(BaseObjective):
 
     def count(self, batch: Batch) -> Tensor:
         """The number of comparisons."""
-        return batch.extras["rank"].new_tensor(float(comparisons(batch).groups))
+        return batch.extras["rank"].new_full((), float(comparisons(batch).groups))
 
     def loss(self, forward: Forward, batch: Batch) -> LossOut:
         """Sum over comparisons. Reports how many pairs are in order, by how much, and the mean reward."""
@@ -101,10 +102,12 @@ class RewardModelling(BaseObjective):
 def comparisons(batch: Batch) -> Comparisons:
     """Who is compared with whom: the answers that continue the same prompt."""
     segment = rows_with(batch, "rank")
-    parents = torch.tensor([-1 if s.parent is None else s.parent for s in batch.segments])
-    prompts, group = parents.to(segment.device)[segment].unique(return_inverse=True)
+    ranked = zip(batch.segments, batch.marks["rank"], strict=True)
+    parents = [s.parent for s, rank in ranked if not math.isnan(rank)]
+    number = {prompt: i for i, prompt in enumerate(dict.fromkeys(parents))}
+    group = placed(torch.tensor([number[p] for p in parents], dtype=torch.long), segment.device)
     rank = batch.extras["rank"][segment]
-    return Comparisons(segment, group, rank, batch.extras["margin"][segment], len(prompts))
+    return Comparisons(segment, group, rank, batch.extras["margin"][segment], len(number))
 
 
 def _ranks(example: Example) -> list[int]:
@@ -135,13 +138,12 @@ def _marked(branches: tuple[Tokens, ...], ranks: list[int], margin: float) -> tu
 
 def _metrics(rewards: Tensor, found: Comparisons) -> dict[str, Mean]:
     """Over all pairs of unequal rank. Equal rewards leave a pair to chance, so they count as half right."""
-    first, second = torch.nonzero(
-        (found.group[:, None] == found.group) & (found.rank[:, None] < found.rank), as_tuple=True
-    )
-    lead = rewards[first] - rewards[second]
-    pairs = lead.new_tensor(float(len(lead)))
+    ordered = (found.group[:, None] == found.group) & (found.rank[:, None] < found.rank)
+    lead = rewards[:, None] - rewards
+    right = (lead > 0).to(lead.dtype) + HALF * (lead == 0)
+    pairs = ordered.sum().to(lead.dtype)
     return {
-        "accuracy": Mean((lead > 0).sum() + HALF * (lead == 0).sum(), pairs),
-        "margin": Mean(lead.sum(), pairs),
-        "reward": Mean(rewards.sum(), pairs.new_tensor(float(len(rewards)))),
+        "accuracy": Mean(right.where(ordered, 0.0).sum(), pairs),
+        "margin": Mean(lead.where(ordered, 0.0).sum(), pairs),
+        "reward": Mean(rewards.sum(), rewards.new_full((), float(len(rewards)))),
     }

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from torch import nn
 from transformers import AutoModelForCausalLM
 
-from tunewright.adapt.base import Adapter, adapter_of, trainable
+from tunewright.adapt.base import Adapter, adapter_of
 from tunewright.adapt.quant import merge_dequantised
 from tunewright.core.config import settings_of
 from tunewright.core.errors import ConfigError
@@ -47,14 +48,14 @@ BY_HEAD = frozenset({"labels", "numbers", "scores"})  # judged by what a head sa
 class Parts:
     """The objects of a run: what is trained, what on, how it is read.
 
-    ``trained`` counts the numbers that the adapter will train.
+    ``shell`` is the model without numbers, its adapter attached, for questions about what trains.
     """
 
     loaded: Loaded
     renderer: Renderer
     adapter: Adapter
     objective: Objective
-    trained: int
+    shell: nn.Module
 
 
 def assemble(recipe: Recipe, train: Sequence[Example], read: Callable[..., Loaded] = load) -> Parts:
@@ -86,7 +87,7 @@ def assemble(recipe: Recipe, train: Sequence[Example], read: Callable[..., Loade
     check_stretch(adapter, loaded, recipe.data.max_length)
     _check_weights(loaded, adapter)
     adapter = adapter.fitted(_ids_of(loaded, adapter))
-    trained = rehearse(adapter, loaded)
+    shell = rehearse(adapter, loaded)
     loaded = replace(loaded, virtual=adapter.virtual)
     renderer = Renderer(
         loaded.tokenizer,
@@ -94,7 +95,7 @@ def assemble(recipe: Recipe, train: Sequence[Example], read: Callable[..., Loade
         max_length=min(recipe.data.max_length, context_of(loaded)),
         over_long=recipe.data.over_long,
     )
-    return Parts(loaded, renderer, adapter, objective, trained)
+    return Parts(loaded, renderer, adapter, objective, shell)
 
 
 def _check_base(loaded: Loaded) -> None:
@@ -177,15 +178,13 @@ def check_effect(recipe: Recipe) -> None:
             raise ConfigError(f"{name} has no effect here: {because}; remove it")
 
 
-def rehearse(adapter: Adapter, loaded: Loaded) -> int:
-    """Attach to an empty shell of the model, so that what does not fit it is found before any work.
-
-    Returns how many numbers would train.
-    """
+def rehearse(adapter: Adapter, loaded: Loaded) -> nn.Module:
+    """Attach to an empty shell of the model, so that what does not fit it is found before any work; returns
+    the shell, ready to train but for the heads of the objective."""
     with torch.device("meta"):
         make: Any = AutoModelForCausalLM.from_config
         shell = make(loaded.model.config)
-    return sum(p.numel() for p in trainable(adapter.attach(shell)).values())
+    return adapter.attach(shell)
 
 
 def seed_adapter(seed: int) -> None:

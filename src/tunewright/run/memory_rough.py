@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from torch import nn
 
+from tunewright.adapt.base import trainable
 from tunewright.core.records import Tokens
 from tunewright.run.compose import Parts
 
@@ -34,12 +35,13 @@ def rough(parts: Parts, method: str, train: Sequence[Tokens], tokens: int) -> in
     weights = sum(p.nbytes for p in model.parameters())
     hidden = model.config.get_text_config().hidden_size
     vocabulary = model.get_input_embeddings().weight.numel()
-    trained = PER_TRAINED * parts.trained
+    numbers = sum(p.numel() for p in trainable(parts.shell).values())
+    trained = PER_TRAINED * numbers
     if adapter.whole:
         trained += CAST * parts.loaded.parameters + WIDE * vocabulary
     if method not in LEAN:
         trained += 12 * parts.loaded.parameters
-    per_token = _through(model, vocabulary) + (0 if adapter.whole else parts.trained / hidden)
+    per_token = _through(model, vocabulary) + (0 if adapter.whole else numbers / hidden)
     kept = KEPT * size * per_token * _at_once(train, tokens, adapter.virtual)
     return int(weights + trained + FIXED + PIECES * kept)
 

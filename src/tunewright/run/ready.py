@@ -10,10 +10,12 @@ from tunewright.core.records import Example
 from tunewright.data.pipeline import Prepared
 from tunewright.evaluate.runner import Answers, questions
 from tunewright.models.load import Loaded, load
+from tunewright.models.native.build import kernels
 from tunewright.objectives.base import Objective
 from tunewright.objectives.multi import tasks_of
 from tunewright.run import asking, compose, encode
 from tunewright.run.judges import Judge, JudgeKind, kind_for
+from tunewright.run.layer_cache import pin_cache
 from tunewright.run.optimizing import pin_optimizer, remarks
 from tunewright.run.resolve import Resolved
 from tunewright.run.rows import reasons
@@ -55,9 +57,12 @@ def make_ready(
         parts = compose.assemble(session.recipe, splits.train, read)
     with session.stage("render"):
         sequences = encode.encode_splits(parts, session, splits)
-    session.note((*parts.loaded.notes, *parts.renderer.notes, parts.loaded.precision.reason))
+    precision = parts.loaded.precision
+    compiled = (f"kernels: {kernels().reason}",) if precision.device.type == "cpu" else ()
+    session.note((*parts.loaded.notes, *parts.renderer.notes, precision.reason, *compiled))
     session.resolved = pin_all(session.resolved, parts, splits, sequences)
     pin_sizes(session, parts, sequences, room)
+    session.resolved = pin_cache(session, parts, sequences)
     for sentence in remarks(session.recipe, parts.objective, parts.loaded.precision.device.type):
         session.warn(sentence)
     kind = kind_for(parts.objective)

@@ -237,6 +237,11 @@ class TrainSection(Settings):
         " is fastest and fits.",
     )
     seed: int = Field(0, ge=0, description="Decides split, order, noise and adapter start.")
+    layer_cache: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="Whether the states that layers which never train give are kept on disk, so that later"
+        " epochs begin above these layers; auto does so where it is possible and the disk has the room.",
+    )
     optim: OptimSection = Field(OptimSection(), description="Optimizer.")
     memory: MemorySection = Field(MemorySection(), description="Memory savers.")
     stop: StopSection = Field(StopSection(), description="Early stopping.")
@@ -251,6 +256,11 @@ class TrainSection(Settings):
     def read_at_once(self) -> int:
         """Tokens at once where texts are only scored, also by a recipe that nothing has been pinned in."""
         return SCORED if self.micro_tokens == "auto" else self.micro_tokens
+
+    @field_validator("layer_cache", mode="before")
+    @classmethod
+    def _switch(cls, value: Any) -> Any:
+        return {True: "on", False: "off"}[value] if isinstance(value, bool) else value  # as YAML reads them
 
 
 class EvaluateSection(Settings):

@@ -9,14 +9,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
-
 from tunewright.adapt.fused import fuse
 from tunewright.core.errors import ConfigError, RunError
 from tunewright.core.hashing import digest
 from tunewright.core.paths import RunDir, write_json
 from tunewright.core.records import Example
 from tunewright.data.render import Renderer
+from tunewright.engine.memory import give_back_cached
 from tunewright.models.bottleneck import bottlenecks_of
 from tunewright.models.load import Loaded, load
 from tunewright.objectives.base import Objective
@@ -88,10 +87,12 @@ def teacher_of(session: Session, parts: Parts, objective: Distillation) -> Teach
 
 def release(objective: Distillation) -> None:
     """Give back the teacher's memory, as far as nobody else holds on to it."""
-    _TEACHERS.pop(objective, None)
+    held = _TEACHERS.pop(objective, None)
+    device = held.loaded.precision.device if held else None
+    del held
     gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    if device is not None:
+        give_back_cached(device)
 
 
 def check_unchanged(run: RunDir, task: str, facts: Mapping[str, Any]) -> None:

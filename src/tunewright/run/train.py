@@ -23,6 +23,7 @@ from tunewright.evaluate.runner import Answers
 from tunewright.models.base_record import base_record
 from tunewright.models.forward import ModelForward
 from tunewright.models.frozen import FrozenForward, trunk_is_fixed
+from tunewright.models.layer_cache import LayerCache
 from tunewright.models.precision import use_all_cores
 from tunewright.models.rope import as_before
 from tunewright.models.save import save_companions, save_heads, save_model
@@ -30,6 +31,7 @@ from tunewright.models.savers import keeps_nothing, saving
 from tunewright.models.score import attach
 from tunewright.run import compose, store
 from tunewright.run.judges import Judge, kind_for
+from tunewright.run.layer_cache import begin_cache
 from tunewright.run.publish import TUNED, Outcome, publish
 from tunewright.run.ready import Ready, make_ready
 from tunewright.run.recipe import Recipe
@@ -142,6 +144,7 @@ def _fit(session: Session, ready: Ready) -> tuple[Supply, FitResult]:
             watched(ready.watcher, model),
         ),
     )
+    begin_cache(session, parts, supply.forward, (supply.train, supply.validation))
     job = Job(
         model=model,
         adapter=parts.adapter,
@@ -173,14 +176,15 @@ def _probed(session: Session, supply: Supply) -> bool:
     while training is not known before, and a forward pass that keeps its states must see the planned batches.
     """
     chosen = session.resolved.sources[MICRO].startswith("auto")
-    trial = supply.forward.device.type == TRIED and not isinstance(supply.forward, FrozenForward)
-    return chosen and trial and supply.source is None
+    keeps = isinstance(supply.forward, FrozenForward) or isinstance(supply.forward.below, LayerCache)
+    return chosen and supply.forward.device.type == TRIED and not keeps and supply.source is None
 
 
 def _forward(session: Session, parts: compose.Parts, model: Any) -> ModelForward:
     """The model as the objective sees it; where only heads train, each text is read once."""
     dtype, neftune = parts.loaded.precision.dtype, compose.neftune_of(session.recipe)
-    if neftune > 0 or not trunk_is_fixed(model):
+    off = session.recipe.train.layer_cache == "off"
+    if off or neftune > 0 or not trunk_is_fixed(model):
         return ModelForward(model, compute=dtype, neftune=neftune)
     session.note(["only the head trains: the model reads each text once, and its states are kept on disk"])
     return FrozenForward(model, session.run.cache, compute=dtype)

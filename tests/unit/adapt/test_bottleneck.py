@@ -14,6 +14,7 @@ from tunewright.models.attention import NAME
 from tunewright.models.bottleneck import bottlenecks_of
 from tunewright.models.bottleneck_files import read_bottlenecks
 from tunewright.models.forward import ModelForward
+from tunewright.models.fused_layers import fuse_layers
 from tunewright.objectives.options.supervised import SftOptions
 from tunewright.objectives.sft import SupervisedFineTuning
 
@@ -64,6 +65,7 @@ def test_it_learns_and_the_base_stays(style, tmp_path):
     adapter.save(model, tmp_path)
     fresh = base_model()
     fresh.set_attn_implementation(NAME)
+    fuse_layers(fresh)
     with adapter.disabled(model):
         assert torch.equal(logits(model), logits(fresh))
     read_bottlenecks(fresh, tmp_path)

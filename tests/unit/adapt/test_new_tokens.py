@@ -134,7 +134,8 @@ def test_the_fast_head_has_the_gradients_of_pefts_own_forward(family, tied):
     own = model(input_ids=torch.tensor([text])).logits[0].log_softmax(-1)
     own[range(5), text[1:]].sum().backward()
     for name, p in trainable(model).items():
-        torch.testing.assert_close(ours[name], p.grad, rtol=1e-3, atol=1e-5)
+        rounding = 2e-5 * p.grad.abs().max().item()  # gradients of up to 34 that add up from larger ones
+        torch.testing.assert_close(ours[name], p.grad, rtol=1e-4, atol=rounding)
     assert all(g.abs().min(dim=1).values.max() > 0 for n, g in ours.items() if "trainable_tokens" in n)
 
 

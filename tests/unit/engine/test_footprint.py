@@ -134,7 +134,9 @@ CASES = [
 def test_the_bytes_of_a_step_are_those_that_torch_hands_out(case):
     chosen = settings(tokens_per_step=10_000, micro_tokens=10_000, epochs=4)
     real, found = both((really, planned), case, sequences(), chosen)
-    assert total(found) == pytest.approx(real, rel=0.01 if case[-1] == torch.float32 else 0.03)
+    # In bfloat16 some 0.2 MB are not seen, however many layers are kept.
+    unseen = 0 if case[-1] == torch.float32 else 220_000
+    assert total(found) == pytest.approx(real, rel=0.01, abs=unseen)
 
 
 @pytest.mark.parametrize("name", ["adamw_8bit", "galore", "apollo"])

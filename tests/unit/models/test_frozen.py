@@ -10,8 +10,9 @@ from tunewright.core.records import Tokens
 from tunewright.engine.batch import build_batch
 from tunewright.engine.loop import Fit, FitSettings, Job
 from tunewright.models.forward import ModelForward
-from tunewright.models.frozen import FrozenForward, StateStore, segment_keys, trunk_digest, trunk_is_fixed
+from tunewright.models.frozen import FrozenForward, trunk_digest, trunk_is_fixed
 from tunewright.models.score import attach
+from tunewright.models.states import segment_keys
 from tunewright.objectives.base import HeadSpec, make_objective
 from tunewright.objectives.options.table import options_of
 
@@ -104,38 +105,6 @@ def test_given_hidden_states_are_used(tmp_path):
     ends = [s.start + s.length - 1 for s in batch.segments]
     assert torch.equal(frozen.pooled(batch, "last", hidden), hidden[ends])
     assert frozen.trunk_runs == 0 and not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize("cut", ["inside a record", "inside its key", "after a record", "a changed byte"])
-def test_a_broken_end_is_not_trusted(tmp_path, cut):
-    path, states = tmp_path / "states.bin", torch.randn(5, 8)
-    keys = [bytes([i]) * 16 for i in range(5)]
-    store = StateStore(path, 8, torch.float32)
-    store.add(keys, states)
-    whole, record = path.read_bytes(), store.record
-    if cut == "a changed byte":
-        place = len(whole) - record - 3  # in the record before the last
-        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
-        kept = 3
-    else:
-        path.write_bytes(
-            whole[: -{"inside a record": 5, "inside its key": record - 7, "after a record": record}[cut]]
-        )
-        kept = 4
-    again = StateStore.reopened(path)
-    assert [key in again for key in keys] == [i < kept for i in range(5)]
-    again.add(keys, states + 1)  # only what is missing is written
-    found = StateStore.reopened(path).read(keys)
-    assert torch.equal(found[:kept], states[:kept]) and torch.equal(found[kept:], states[kept:] + 1)
-    assert path.stat().st_size == len(whole)
-
-
-def test_reading_in_any_order_and_twice(tmp_path):
-    store = StateStore(tmp_path / "s.bin", 4, torch.bfloat16)
-    states = torch.arange(12.0).view(3, 4).bfloat16()
-    keys = [bytes([i]) * 16 for i in range(3)]
-    store.add([*keys, keys[0]], torch.cat([states, states[:1] + 1]))  # the first of a text counts
-    assert torch.equal(store.read([keys[2], keys[0], keys[2]]), states[[2, 0, 2]])
 
 
 def test_when_a_trunk_is_fixed():

@@ -69,8 +69,8 @@ def test_gradient_by_finite_differences():
 def test_never_more_than_a_chunk_of_logits(monkeypatch):
     monkeypatch.setattr(module, "CHUNK_BYTES", {"cpu": 2 * 4 * 11})
     seen = []
-    plain = module._Space.logits
-    monkeypatch.setattr(module._Space, "logits", lambda *a: seen.append(len(a[1])) or plain(*a))
+    plain = module._Space.chosen
+    monkeypatch.setattr(module._Space, "chosen", lambda *a: seen.append(len(a[1])) or plain(*a))
     hidden, weight, _, ids = _tensors()
     Head(weight).logprobs(hidden, ids).sum().backward()
     assert max(seen) == 2 and sum(seen) == 14
@@ -78,8 +78,8 @@ def test_never_more_than_a_chunk_of_logits(monkeypatch):
 
 def test_logits_of_a_head_that_rests_are_computed_once(monkeypatch):
     seen = []
-    plain = module._Space.logits
-    monkeypatch.setattr(module._Space, "logits", lambda *a: seen.append(len(a[1])) or plain(*a))
+    plain = module._Space.chosen
+    monkeypatch.setattr(module._Space, "chosen", lambda *a: seen.append(len(a[1])) or plain(*a))
     hidden, weight, _, ids = _tensors()
     Head(weight.detach()).logprobs(hidden, ids).sum().backward()
     assert sum(seen) == 7
