@@ -16,6 +16,7 @@ HEAVY = {
     "sacrebleu", "safetensors", "scipy", "sklearn", "tokenizers", "torch", "transformers", "yaml",
 }  # fmt: skip
 HELP_SECONDS = 0.3
+SLOW = {"torch._inductor.compile_fx", "scipy.stats", "sklearn"}  # loaded where they are used
 
 HELP = """
 import json, sys
@@ -65,6 +66,23 @@ def test_libraries_that_are_loaded_say_nothing(module):
         [sys.executable, "-c", f"import {module}"], capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_commands_begin_without_what_they_may_never_use():
+    """And the garbage collector, off while they are loaded, is on again."""
+    program = """
+import gc, sys
+from tunewright.cli.loading import loading
+with loading():
+    import tunewright.cli.commands
+assert gc.isenabled() and gc.get_freeze_count() > 100_000
+sys.stderr.write("\\n" + "\\n".join(sys.modules))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    loaded = set(done.stderr.splitlines())
+    assert {"torch", "peft", "tunewright.run.train"} <= loaded
+    assert sorted(loaded & SLOW) == []
 
 
 def test_the_probe_sees_a_heavy_import():

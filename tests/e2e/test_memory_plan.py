@@ -1,6 +1,7 @@
 """A plan that does not fit names settings, and with those it fits."""
 
 import json
+import math
 import subprocess
 import sys
 
@@ -12,6 +13,7 @@ from tunewright.core.events import silent
 from tunewright.run.planning import plan
 from tunewright.run.resolve import resolve
 
+MICRO, LAYERS = "train.micro_tokens", "train.memory.checkpoint_layers"
 LONG = " ".join(WORDS[i % 10] for i in range(300))
 
 
@@ -36,14 +38,11 @@ def case(tmp_path_factory):
     write_rows(folder / "long.jsonl", [chat(i, 1700) for i in range(60)])
     values = small_values(model, short, folder / "run")
     values.pop("train.max_steps")
-    return values | {"train.tokens_per_step": 4096, "train.micro_tokens": 4096}
+    return values | {"train.tokens_per_step": 4096, MICRO: 4096, LAYERS: 0}
 
 
 def planned(values, room=None):
     return plan(resolve(None, None, values), silent, room)["memory"]
-
-
-MICRO, LAYERS = "train.micro_tokens", "train.memory.checkpoint_layers"
 
 
 @pytest.mark.parametrize(
@@ -60,9 +59,22 @@ def test_the_settings_that_are_named_make_it_fit(case, file, micro, spared, name
     assert not short["fits"]
     advised = short["advice"]["settings"]
     assert set(advised) == named
-    assert short["advice"]["peak_mb"] <= wanted
+    assert short["advice"]["peak_mb"] <= math.ceil(wanted)  # it is shown in whole MB
     again = planned(case | advised, wanted + 20)  # the process that plans has grown a little in the meantime
     assert again["fits"]
+
+
+def test_sizes_left_open_are_chosen_for_the_memory_that_is_named(case):
+    """The plan shows what a run with that much memory would choose, and that it fits with it."""
+    now = planned(case | {MICRO: 2048})
+    program = now["parts_mb"]["program"] + now["parts_mb"]["kernels"]
+    wanted = (program + (now["peak_mb"] - program) / 2) / 0.8
+    facts = plan(
+        resolve(None, None, {k: v for k, v in case.items() if k not in (MICRO, LAYERS)}), silent, wanted
+    )
+    chosen = {s["name"]: s for s in facts["settings"]}
+    assert facts["memory"]["fits"] and 256 <= chosen[MICRO]["value"] < 2048
+    assert chosen[MICRO]["source"] == "auto: as many as fit" and chosen[LAYERS]["value"] == 0
 
 
 @pytest.mark.parametrize("method", [*sorted({*OPTIONS} - {"head"}), "vera", "ia3", "loha"])

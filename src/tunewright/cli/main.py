@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from tunewright.cli.loading import loading
 from tunewright.core.errors import TunewrightError
 
 app = typer.Typer(
@@ -69,7 +70,8 @@ def quickstart(
     out: Annotated[Path, typer.Option(help="Run directory.")] = Path("runs/quickstart"), as_json: Json = False
 ) -> None:
     """The whole life cycle on the embedded model and bundled data; ends in a report."""
-    from tunewright.cli import commands
+    with loading():
+        from tunewright.cli import commands
 
     commands.quickstart(out, as_json)
 
@@ -77,7 +79,8 @@ def quickstart(
 @app.command()
 def init(directory: Annotated[Path, typer.Argument(help="Where to put recipe.yaml.")] = Path(".")) -> None:
     """Write a commented recipe.yaml, fitted to this machine."""
-    from tunewright.cli import commands
+    with loading():
+        from tunewright.cli import commands
 
     commands.init(directory)
 
@@ -92,7 +95,8 @@ def plan(
     as_json: Json = False,
 ) -> None:
     """Show every setting with its source, what the run would do and the memory it needs, without doing it."""
-    from tunewright.cli import commands
+    with loading():
+        from tunewright.cli import commands
 
     commands.plan(recipe, overrides or [], memory, as_json)
 
@@ -108,7 +112,8 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train, prove and report; the last line printed is the run directory."""
-    from tunewright.cli import commands
+    with loading():
+        from tunewright.cli import commands
 
     commands.train(words or [], model, data, out, as_json)
 
@@ -116,7 +121,8 @@ def train(
 @app.command()
 def resume(run: Annotated[Path, typer.Argument(help="Run directory.")], as_json: Json = False) -> None:
     """Go on with an interrupted run, to the same bits."""
-    from tunewright.cli import commands
+    with loading():
+        from tunewright.cli import commands
 
     commands.resume(run, as_json)
 
@@ -133,7 +139,8 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Score a model on a file: every metric with n and interval."""
-    from tunewright.cli import commands
+    with loading():
+        from tunewright.cli import commands
 
     options = {"metrics": metric, "columns": column, "rows": rows, "shots": shots, "shots_from": shots_from}
     commands.evaluate(model, data, options, as_json)
@@ -149,7 +156,8 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Compare models on the same rows: paired differences with intervals, and a verdict."""
-    from tunewright.cli import commands
+    with loading():
+        from tunewright.cli import commands
 
     commands.compare(models, data, {"metrics": metric, "columns": column, "rows": rows}, as_json)
 
@@ -162,7 +170,8 @@ def chat(
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 256,
 ) -> None:
     """Talk to a model; answers stream. An empty line or Ctrl-D ends."""
-    from tunewright.cli import commands
+    with loading():
+        from tunewright.cli import commands
 
     commands.chat(model, system, temperature, max_new_tokens)
 
@@ -173,7 +182,8 @@ def runs(
     as_json: Json = False,
 ) -> None:
     """List runs with their verdicts."""
-    from tunewright.cli import commands
+    with loading():
+        from tunewright.cli import commands
 
     commands.runs(folder, as_json)
 
@@ -242,7 +252,8 @@ def adapter_combine(
     as_json: Json = False,
 ) -> None:
     """Write one adapter that does what several do together."""
-    from tunewright.cli import adapters as commands
+    with loading():
+        from tunewright.cli import adapters as commands
 
     options = {"how": how, "density": density, "rank": rank, "seed": seed}
     commands.combine(adapters, weight, out, options, as_json)
@@ -260,7 +271,8 @@ def adapter_extract(
     as_json: Json = False,
 ) -> None:
     """Write the difference of two models as a LoRA adapter, with the share of it that the rank holds."""
-    from tunewright.cli import adapters as commands
+    with loading():
+        from tunewright.cli import adapters as commands
 
     commands.extract(tuned, base, out, {"rank": rank, "rest": rest}, as_json)
 
@@ -272,6 +284,7 @@ def adapter_merge(
     as_json: Json = False,
 ) -> None:
     """Fold an adapter into its base and write the whole model; compared before and after."""
-    from tunewright.cli import adapters as commands
+    with loading():
+        from tunewright.cli import adapters as commands
 
     commands.merge(adapter, out, as_json)

@@ -8,8 +8,8 @@ everything else.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,43 +21,12 @@ from tunewright.core.records import Tokens
 from tunewright.engine.batch import build_batch
 from tunewright.engine.ghost import Ledger
 from tunewright.engine.loop import Fit, FitSettings, Job
-from tunewright.engine.plan import micro_batches
+from tunewright.engine.plan import Heaviest
 from tunewright.models.generate import Sampling, generate
 from tunewright.objectives.base import Batch
 
 Bytes = dict[str, int]  # kind -> bytes
 EPOCHS = 100  # of the rehearsed run; its first and its last but one step are run: by then all layers thawed
-
-
-@dataclass(frozen=True)
-class Heaviest:
-    """The micro-batch that needs most memory, and how many there are at most in one step of ``steps``."""
-
-    sequences: tuple[Tokens, ...]
-    in_step: int
-    steps: int
-
-
-def heaviest(steps: Iterable[Sequence[Tokens]], micro_tokens: int) -> Heaviest:
-    """Look through the ``sequences`` of every step for the micro-batch that needs most memory.
-
-    Raises ``ValueError`` if there is no step.
-    """
-    every: list[list[Tokens]] = []
-    in_step = count = 0
-    for sequences in steps:
-        packs = micro_batches(sequences, micro_tokens)
-        every += [[sequences[i] for i in pack] for pack in packs]
-        in_step, count = max(in_step, len(packs)), count + 1
-    if not every:
-        raise ValueError("no step, so no micro-batch")
-    return Heaviest(tuple(max(every, key=_size)), in_step, count)
-
-
-def _size(sequences: Iterable[Tokens]) -> tuple[int, int]:
-    """Activations grow with the number of tokens; among equals the longest text is the heaviest."""
-    sizes = [tokens.size for tokens in sequences]
-    return sum(sizes), max(sizes)
 
 
 def of_training(ledger: Ledger, job: Job, settings: FitSettings, most: Heaviest) -> Bytes:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import accumulate
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -26,7 +27,8 @@ from tunewright.engine import checkpoint
 from tunewright.engine.batch import packed
 from tunewright.engine.memory import give_back_cached, resident_mb
 from tunewright.engine.optim import OptimSettings
-from tunewright.engine.plan import Pace, steps_in_order
+from tunewright.engine.plan import Pace, heaviest, sampled, steps_in_order
+from tunewright.engine.probe import attempt
 from tunewright.engine.schedule import Kind, rate_at
 from tunewright.engine.shortage import is_shortage, smaller
 from tunewright.engine.source import Stored
@@ -34,6 +36,8 @@ from tunewright.engine.step import Tally, backward
 from tunewright.engine.stop import Progress, Watch
 from tunewright.engine.updates import make_updates
 from tunewright.objectives.base import Batch, Forward, Objective, Source
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,8 @@ class Job:
     """What to train: the model as a module and as a ``Forward``, the objective, and rendered sequences.
 
     ``source`` gives the sequences of an update; without one they are those of ``train``. ``rate_of`` is the
-    multiple of the learning rate for a parameter of that name, the adapter's own aside.
+    multiple of the learning rate for a parameter of that name, the adapter's own aside. With ``probe`` the
+    largest micro-batch of ``train`` is tried before the first update.
     """
 
     model: nn.Module
@@ -78,6 +83,7 @@ class Job:
     source: Source | None = None
     rate_of: Callable[[str], float] = lambda name: 1.0
     adapter: Adapter | Method = field(default_factory=Method)
+    probe: bool = False
 
 
 @dataclass
@@ -129,7 +135,8 @@ class Fit:
 
     def run(self) -> FitResult:
         """Train to the end of the plan, or until the watch says stop; restore the best weights."""
-        self.resume()
+        if not self.resume() and self.job.probe:
+            self.probe()
         if self.state.step == 0 and self.judged and self.state.progress.best is None:
             self.evaluate(0)
         self.observe(events.Started(self.state.step, len(self.plan), asdict(self.settings)))
@@ -152,6 +159,20 @@ class Fit:
             reason,
             p.best,
             p.warned or p.overfitting,
+        )
+
+    def probe(self) -> None:
+        """Try the largest micro-batch there will be, in smaller pieces where memory does not suffice."""
+        job, steps = self.job, sampled(self.plan, self.job.train)
+        if active := job.adapter.active(1, len(self.plan), self.settings.seed):
+            self._wake(active)
+        job.model.train()
+
+        def largest() -> Sequence[Tokens]:
+            return heaviest(steps, self.budget).sequences
+
+        self._within_memory(
+            lambda: attempt(largest(), job.objective, job.forward, self.updates, self.device), largest()
         )
 
     def advance(self) -> None:
@@ -194,9 +215,14 @@ class Fit:
         )
         self._due()
 
+    @property
+    def budget(self) -> int:
+        """Tokens at once."""
+        return self.state.micro_tokens or self.settings.micro_tokens
+
     def batches(self, sequences: Sequence[Tokens]) -> list[Batch]:
         """``sequences`` packed into micro-batches."""
-        return list(packed(sequences, self.state.micro_tokens or self.settings.micro_tokens, self.device))
+        return list(packed(sequences, self.budget, self.device))
 
     def _gradient(self, sequences: Sequence[Tokens], seed: int) -> Tally:
         """The gradient of an update; where memory runs out it is computed again in pieces of half the size.
@@ -204,17 +230,25 @@ class Fit:
         Random numbers are drawn as if the pieces had been that small from the start.
         """
         job = self.job
-        while True:
+
+        def pieces() -> Tally:
             torch.manual_seed(seed)
+            return backward(
+                self.batches(sequences),
+                job.objective,
+                job.forward,
+                lambda rows: self._where([sequences[row] for row in rows]),
+                lambda: job.adapter.penalty(job.model),
+                self.updates.last_backward,
+            )
+
+        return self._within_memory(pieces, sequences)
+
+    def _within_memory(self, compute: Callable[[], T], sequences: Sequence[Tokens]) -> T:
+        """What ``compute`` returns, with pieces of half the size as often as memory runs out."""
+        while True:
             try:
-                return backward(
-                    self.batches(sequences),
-                    job.objective,
-                    job.forward,
-                    lambda rows: self._where([sequences[row] for row in rows]),
-                    lambda: job.adapter.penalty(job.model),
-                    self.updates.last_backward,
-                )
+                return compute()
             except (RuntimeError, MemoryError) as error:
                 if not is_shortage(error):
                     raise
@@ -224,7 +258,7 @@ class Fit:
 
     def _shrink(self, sequences: Sequence[Tokens]) -> None:
         """Compute fewer tokens at a time from now on, and say so."""
-        budget = self.state.micro_tokens or self.settings.micro_tokens
+        budget = self.budget
         largest = max(tokens.size for tokens in sequences)
         self.state.micro_tokens = smaller(budget, largest, self._where(sequences), self.updates.started)
         self.observe(
@@ -283,13 +317,13 @@ class Fit:
         checkpoint.prune(self.checkpoints, {*recent, state.progress.best_step})
         self.observe(events.Saved(state.step, str(path)))
 
-    def resume(self) -> None:
-        """Go on from the newest checkpoint that verifies; say which ones do not."""
+    def resume(self) -> bool:
+        """Go on from the newest checkpoint that verifies; say which ones do not. False if there is none."""
         path, problems = checkpoint.newest(self.checkpoints)
         for problem in problems:
             self.observe(events.Warned(0, f"damaged checkpoint passed over: {problem}"))
         if path is None:
-            return
+            return False
         snapshot = checkpoint.load(path)
         facts = dict(snapshot.state)
         if facts.pop("plan") != self.plan_digest:
@@ -302,6 +336,7 @@ class Fit:
         self.updates.restore(snapshot.optimizer)
         self.job.adapter.restore(self.job.model, snapshot.adapter)
         self.state = State(step=snapshot.step, progress=Progress.from_dict(facts.pop("progress")), **facts)
+        return True
 
     def restore_best(self) -> int:
         """Put the best weights back; where nothing is measured the last ones are the best there are."""

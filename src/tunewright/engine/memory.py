@@ -33,12 +33,12 @@ def peak_mb(device: torch.device) -> float:
 
 
 def room_mb(device: torch.device) -> float:
-    """What this process may hold at most: all of the GPU, or what it has and what is free on the CPU.
+    """What this process may hold at most: what it has and what is free, on the GPU or in the CPU's memory.
 
     A limit of the control group that the process runs in (a container's) counts.
     """
     if device.type == "cuda":
-        return float(torch.cuda.get_device_properties(device).total_memory) / 2**20
+        return float(torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)) / 2**20
     if device.type == "mps":
         return float(torch.mps.recommended_max_memory()) / 2**20
     free = [float(psutil.virtual_memory().available), *_free_in_group(Path("/sys/fs/cgroup"), _groups())]
@@ -61,7 +61,10 @@ def _groups() -> list[str]:
 
 
 def _free_in_group(root: Path, groups: list[str]) -> list[float]:
-    """Bytes left in each control group, and in those above it, that has a limit (version 2 and version 1)."""
+    """Bytes left in each control group, and in those above it, that has a limit (version 2 and version 1).
+
+    Files that were read count as used there, but are given up when memory is short.
+    """
     files = (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes"))
     found = []
     for group in {*groups, "/"}:
@@ -72,7 +75,15 @@ def _free_in_group(root: Path, groups: list[str]) -> list[float]:
         for folder in folders:
             for limit, usage in files:
                 try:
-                    found.append(float((folder / limit).read_text()) - float((folder / usage).read_text()))
+                    left = float((folder / limit).read_text()) - float((folder / usage).read_text())
+                    found.append(left + _given_up(folder / "memory.stat"))
                 except (OSError, ValueError):  # no such file, or "max"
                     continue
     return found
+
+
+def _given_up(stat: Path) -> float:
+    """Bytes of files that nobody has read lately, by the account of a control group; 0 without one."""
+    lines = [line.split() for line in stat.read_text().splitlines()] if stat.exists() else []
+    found = {line[0]: float(line[1]) for line in lines if len(line) == 2}
+    return found.get("total_inactive_file", found.get("inactive_file", 0.0))

@@ -65,6 +65,11 @@ class Updates:
         """Stands around the backward pass that completes the gradient of a step."""
         yield
 
+    @contextmanager
+    def trial(self) -> Iterator[None]:
+        """Stands around a backward pass that needs the memory of ``last_backward`` and moves nothing."""
+        yield
+
     @property
     def started(self) -> bool:
         """Whether weights have moved in a step that is not finished."""
@@ -124,8 +129,19 @@ class InBackward(Updates):
     @contextmanager
     def last_backward(self) -> Iterator[None]:
         """Within it, a gradient that is complete is used up."""
+        with self._as_they_come(self._move):
+            yield
+
+    @contextmanager
+    def trial(self) -> Iterator[None]:
+        """Within it, a gradient that is complete is forgotten."""
+        with self._as_they_come(lambda name, parameter: setattr(parameter, "grad", None)):
+            yield
+
+    @contextmanager
+    def _as_they_come(self, use: Callable[[str, Tensor], None]) -> Iterator[None]:
         hooks = [
-            parameter.register_post_accumulate_grad_hook(partial(self._move, name))  # type: ignore[no-untyped-call]
+            parameter.register_post_accumulate_grad_hook(partial(use, name))  # type: ignore[no-untyped-call]
             for name, parameter in self.parameters.items()
             if parameter.requires_grad
         ]

@@ -14,10 +14,10 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy.sparse import csr_array
-from scipy.stats import rankdata
 
 from tunewright.evaluate.metrics import Array, Metric
 from tunewright.evaluate.pairs import pair_scores
+from tunewright.evaluate.ranks import places
 
 HALF = 0.5
 
@@ -66,8 +66,7 @@ def _margins(predictions: Sequence[Pair], references: Sequence[str]) -> Array:
 
 def _ranked(values: Sequence[float], liked: Sequence[bool]) -> Array:
     """(n, 2): the place of each value, from 0, equal ones sharing one; and whether the answer is liked."""
-    places = rankdata(np.asarray(values, dtype=np.float64), method="dense") - 1
-    return np.column_stack([places, np.asarray(liked, dtype=np.float64)])
+    return np.column_stack([places(values), np.asarray(liked, dtype=np.float64)])
 
 
 def _likely(predictions: Sequence[Likelihood], references: Sequence[bool]) -> Array:

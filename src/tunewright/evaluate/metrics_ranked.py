@@ -14,11 +14,11 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy.special import expit
-from scipy.stats import rankdata
 
 from tunewright.core.errors import DataError
 from tunewright.evaluate.metrics import Array, Metric
 from tunewright.evaluate.pairs import pair_scores
+from tunewright.evaluate.ranks import mean_ranks
 
 BINS = 10
 HALF = 0.5
@@ -110,7 +110,7 @@ def _ratio(sums: Array, sizes: Array) -> Array:
 def _moments(predictions: Sequence[Rated], references: Sequence[Scores]) -> Array:
     """(n, 6): 1, x, y, x^2, y^2, xy; x and y are the ranks of the differences in reward and in length."""
     pairs = flat(predictions, references)
-    x, y = (_centred(rankdata(v)) for v in (pairs.better - pairs.worse, pairs.extra))
+    x, y = (_centred(mean_ranks(v)) for v in (pairs.better - pairs.worse, pairs.extra))
     return np.column_stack([_per_row(pairs, v) for v in (np.ones_like(x), x, y, x * x, y * y, x * y)])
 
 

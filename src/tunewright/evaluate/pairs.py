@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy.special import expit
-from scipy.stats import rankdata
 
 from tunewright.core.errors import ConfigError, DataError
 from tunewright.evaluate.metrics import Array
+from tunewright.evaluate.ranks import mean_ranks
 
 HALF = 0.5
 Numbers = Sequence[float] | Array
@@ -57,7 +57,7 @@ def length_bias(
     lead, extra = better - worse, long - short
     right = pair_scores(better, worse)
     return LengthBias(
-        _correlation(rankdata(lead), rankdata(extra)),
+        _correlation(mean_ranks(lead), mean_ranks(extra)),
         _mean(right[extra > 0]),
         _mean(right[extra < 0]),
         int((extra > 0).sum()),

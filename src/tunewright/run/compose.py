@@ -21,6 +21,7 @@ from tunewright.core.records import Example, Tokens, kind_of
 from tunewright.data.render import Renderer
 from tunewright.engine.batch import build_batch
 from tunewright.engine.loop import FitSettings
+from tunewright.engine.plan import Pace
 from tunewright.engine.schedule import auto_rate
 from tunewright.engine.stop import Watch
 from tunewright.evaluate.metrics import METRICS, split_task
@@ -81,7 +82,8 @@ def assemble(recipe: Recipe, train: Sequence[Example], read: Callable[..., Loade
         changes=adapter.changes,
     )
     _check_base(loaded)
-    check_layers(loaded.model, recipe.train.memory.checkpoint_layers)
+    given = recipe.train.memory.checkpoint_layers
+    check_layers(loaded.model, 0 if given == "auto" else given)
     check_stretch(adapter, loaded, recipe.data.max_length)
     _check_weights(loaded, adapter)
     adapter = adapter.fitted(_ids_of(loaded, adapter))
@@ -306,25 +308,32 @@ def _state_size(loaded: Loaded, sequences: Sequence[Tokens]) -> float:
         return float(forward.hidden(build_batch(sequences, device=forward.device)).float().abs().mean())
 
 
+def pace_of(recipe: Recipe, objective: Objective) -> Pace:
+    """Which rows stand in which update; depends on no ``auto``."""
+    train = recipe.train
+    return Pace(train.epochs, objective.rows_per_step or train.tokens_per_step, train.seed, train.max_steps)
+
+
 def fit_settings(recipe: Recipe, objective: Objective) -> FitSettings:
     """The loop's settings; every ``auto`` must have been pinned."""
     train, optim, stop = recipe.train, recipe.train.optim, recipe.train.stop
+    pace = pace_of(recipe, objective)
     assert train.learning_rate != "auto" and recipe.evaluate.every != "auto", (
         "auto values are pinned before training"
     )
     assert stop.metric != "auto", "the watched metric is pinned before training"
     higher = stop.metric not in losses_of(objective) and METRICS[stop.metric].higher_is_better
     return FitSettings(
-        epochs=train.epochs,
-        max_steps=train.max_steps,
+        epochs=pace.epochs,
+        max_steps=pace.max_steps,
         learning_rate=train.learning_rate,
-        tokens_per_step=objective.rows_per_step or train.tokens_per_step,
-        micro_tokens=train.micro_tokens,
+        tokens_per_step=pace.tokens_per_step,
+        micro_tokens=train.at_once,
         schedule=optim.schedule,
         warmup=optim.warmup,
         clip_norm=optim.clip_norm,
         optim=optim_settings(recipe),
-        seed=train.seed,
+        seed=pace.seed,
         every=recipe.evaluate.every,
         save_every=recipe.output.save_every,
         keep=recipe.output.keep,

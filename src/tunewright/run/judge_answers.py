@@ -29,7 +29,7 @@ def make(session: Session, parts: Parts, rows: Sequence[Example], metrics: Seque
         max_new_tokens=NO_MATTER if new == "auto" else new,
         piece=recipe.data.max_length,
         batch_size=recipe.evaluate.batch_size,
-        micro_tokens=recipe.train.micro_tokens,
+        micro_tokens=recipe.train.at_once,
     )
     asked = asking.chosen(rows, recipe.evaluate.rows, recipe.train.seed, lambda text: session.note([text]))
     return asking.evaluator(parts.loaded, asked, how, session.observe)

@@ -132,7 +132,7 @@ def head_scores(
 def scored(session: Session, parts: Parts, sequences: Sequence[Tokens], model: Any) -> Tensor:
     """``head_scores`` within a run, in float64."""
     forward = ModelForward(model, compute=parts.loaded.precision.dtype)
-    return head_scores(forward, sequences, session.recipe.train.micro_tokens, session.observe).double()
+    return head_scores(forward, sequences, session.recipe.train.at_once, session.observe).double()
 
 
 def as_labelled(example: Example) -> Labelled:

@@ -56,7 +56,7 @@ def refine(names: list[str], objective: Any) -> list[str]:
 def make(session: Session, parts: Parts, rows: Sequence[Example], metrics: Sequence[str]) -> HeadJudge:
     """The judge over ``rows``, or a seeded draw of them, as the recipe says."""
     recipe = session.recipe
-    how = Reading(metrics, recipe.data.max_length, recipe.train.micro_tokens)
+    how = Reading(metrics, recipe.data.max_length, recipe.train.at_once)
     asked = drawn(rows, recipe.evaluate.rows, recipe.train.seed)
     if len(asked) < len(rows):
         session.note([f"{len(asked)} of {len(rows)} rows are scored, a seeded draw"])
@@ -165,7 +165,7 @@ def _writer(session: Session, parts: Parts, judge: HeadJudge) -> Evaluator:
         metrics=names,
         max_new_tokens=asking.longest(parts.loaded, asked)[0] if new == "auto" else new,
         batch_size=recipe.evaluate.batch_size,
-        micro_tokens=recipe.train.micro_tokens,
+        micro_tokens=recipe.train.at_once,
     )
     return asking.evaluator(parts.loaded, asked, how, session.observe)
 

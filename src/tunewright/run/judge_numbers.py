@@ -41,7 +41,7 @@ def suggest(rows: Sequence[Example]) -> tuple[list[str], str]:
 def make(session: Session, parts: Parts, rows: Sequence[Example], metrics: Sequence[str]) -> HeadJudge:
     """The judge over ``rows``, or a seeded draw of them, as the recipe says."""
     recipe = session.recipe
-    how = Reading(metrics, recipe.data.max_length, recipe.train.micro_tokens)
+    how = Reading(metrics, recipe.data.max_length, recipe.train.at_once)
     asked = drawn(rows, recipe.evaluate.rows, recipe.train.seed)
     if len(asked) < len(rows):
         session.note([f"{len(asked)} of {len(rows)} rows are scored, a seeded draw"])

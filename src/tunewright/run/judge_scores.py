@@ -110,7 +110,7 @@ def make(session: Session, parts: Parts, rows: Sequence[Example], metrics: Seque
     asked = drawn(rows, recipe.evaluate.rows, recipe.train.seed)
     if len(asked) < len(rows):
         session.note([f"{len(asked)} of {len(rows)} rows are scored, a seeded draw"])
-    how = Settled(metrics=metrics, micro_tokens=recipe.train.micro_tokens)
+    how = Settled(metrics=metrics, micro_tokens=recipe.train.at_once)
     return of_model(parts.loaded, asked, how, session.observe)
 
 

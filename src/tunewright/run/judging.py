@@ -113,7 +113,7 @@ def _settings_of(resolved: Resolved, data: str | Path) -> dict[str, Any]:
         "max_new_tokens": None if section.max_new_tokens == "auto" else section.max_new_tokens,
         "piece": recipe.data.max_length,
         "batch_size": section.batch_size,
-        "micro_tokens": recipe.train.micro_tokens,
+        "micro_tokens": recipe.train.read_at_once,
         "level": section.level,
         "device": "auto" if found else recipe.model.device,
         "dtype": recipe.model.dtype,

@@ -119,7 +119,7 @@ def _keeping(recipe: Recipe, parts: compose.Parts, model: Any, rows: Rows) -> Ke
     if trunk_is_fixed(model):  # one state of each text is kept, and read at every evaluation
         return Keeping(number_of_layers(model), bytes_needed(len(texts), len(texts), width, torch.float32))
     count, fault = lower_layers(model)
-    pace = compose.fit_settings(recipe, objective).pace
+    pace = compose.pace_of(recipe, objective)
     if fault is None and encode.planned(objective, train, pace, objective.updates)[-1].epoch <= 1:
         fault = "no text is seen a second time"
     return Keeping(count, bytes_needed(len(texts), sum(texts), width, dtype), fault)

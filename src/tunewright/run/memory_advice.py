@@ -49,10 +49,10 @@ def advice(case: Case, now: Prediction, limit: int) -> Advice | None:
 def ladders(case: Case) -> Iterator[Ladder]:
     """What can be given up, the least harmful first: time, then precision, then the method."""
     recipe, longest = case.recipe, case.longest
-    pieces = [n for n in _halves(recipe.train.micro_tokens, LEAST_TOKENS) if 2 * n > longest]
+    pieces = [n for n in _halves(recipe.train.at_once, LEAST_TOKENS) if 2 * n > longest]
     yield Ladder(TRAIN, tuple({"train.micro_tokens": n} for n in pieces))
     yield Ladder(ANSWER, tuple({"evaluate.batch_size": n} for n in _halves(recipe.evaluate.batch_size, 1)))
-    more = [n for n in (case.layers // 2, case.layers) if n > recipe.train.memory.checkpoint_layers]
+    more = [n for n in (case.layers // 2, case.layers) if n > recipe.train.memory.recomputed]
     yield Ladder(TRAIN, tuple({"train.memory.checkpoint_layers": n} for n in more))
     if recipe.train.optim.name == "adamw":
         yield Ladder(TRAIN, ({"train.optim.name": "adamw_8bit"},))

@@ -7,28 +7,26 @@ measured: the program with its libraries is as large in the process that plans.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 from tunewright.adapt.base import Adapter
 from tunewright.core.records import Tokens
-from tunewright.engine.footprint import Bytes, heaviest, of_answering, of_training, total
+from tunewright.engine.footprint import Bytes, of_answering, of_training, total
 from tunewright.engine.ghost import Ledger
 from tunewright.engine.loop import Job
 from tunewright.engine.memory import resident_mb
-from tunewright.evaluate.baselines import with_shots
-from tunewright.evaluate.metrics import METRICS, split_task
+from tunewright.engine.plan import heaviest, sampled
 from tunewright.models.causal import number_of_layers
 from tunewright.models.forward import ModelForward
 from tunewright.models.precision import Precision, choose, computing_in
 from tunewright.models.savers import saving
 from tunewright.models.score import attach
 from tunewright.models.shell import build, bytes_on_disk
+from tunewright.objectives.base import Objective
 from tunewright.run import compose, encode
-from tunewright.run.judge_tasks import TaskJudge
-from tunewright.run.ready import Ready
 from tunewright.run.recipe import Recipe
 
 MB = 2**20
@@ -39,7 +37,6 @@ EVERY = TRAIN | ANSWER | {"load"}
 # not fit: for every byte of activations about another half.
 KERNELS = 120 * MB
 PIECES = 0.55
-SAMPLED = 200  # steps that are searched for the heaviest micro-batch
 UNKNOWN = {  # requirement of an objective -> why its training cannot be rehearsed
     "rollouts": "the answers it trains on are sampled while it trains",
     "student_answers": "the answers it trains on are written while it trains",
@@ -78,45 +75,45 @@ class Case:
     """
 
     recipe: Recipe
-    ready: Ready
+    parts: compose.Parts
+    sequences: encode.Sequences
     asked: Sequence[int]
     program: int
 
     @classmethod
-    def of(cls, recipe: Recipe, ready: Ready) -> Case:
+    def of(
+        cls, recipe: Recipe, parts: compose.Parts, sequences: encode.Sequences, asked: Sequence[int] = ()
+    ) -> Case:
         """The case of a run that is ready to begin; measures this process without the weights in it."""
-        device = ready.parts.loaded.precision.device
-        held = sum(p.nbytes for p in ready.parts.loaded.model.parameters() if not p.is_meta)
+        device = parts.loaded.precision.device
+        held = sum(p.nbytes for p in parts.loaded.model.parameters() if not p.is_meta)
         program = int(resident_mb(device) * MB) - held if device.type == "cpu" else 0
-        return cls(recipe, ready, _longest_prompts(ready), program)
+        return cls(recipe, parts, sequences, asked, program)
 
     @property
     def unknown(self) -> str | None:
         """Why nothing can be said, or None."""
-        found = [why for name, why in UNKNOWN.items() if name in self.ready.parts.objective.requires]
+        found = [why for name, why in UNKNOWN.items() if name in self.parts.objective.requires]
         return found[0] if found else None
 
     @cached_property
     def steps(self) -> list[list[Tokens]]:
         """The rows of some steps, that with the longest sequence among them."""
-        objective = self.ready.parts.objective
-        train = _with_reference(self.ready)
-        pace = compose.fit_settings(self.recipe, objective).pace
+        objective = self.parts.objective
+        train = _with_reference(objective, self.sequences.train)
+        pace = compose.pace_of(self.recipe, objective)
         plan = encode.planned(objective, train, pace, objective.updates)
-        longest = max(range(len(train)), key=lambda row: train[row].size)
-        chosen = {*range(0, len(plan), -(-len(plan) // SAMPLED)), len(plan) - 1}
-        chosen |= {next((i for i, step in enumerate(plan) if longest in step.rows), 0)}
-        return [[train[row] for row in plan[i].rows] for i in sorted(chosen)]
+        return sampled(plan, train)
 
     @property
     def longest(self) -> int:
         """Tokens of the longest training sequence."""
-        return max(tokens.size for tokens in self.ready.sequences.train)
+        return max(tokens.size for tokens in self.sequences.train)
 
     @property
     def layers(self) -> int:
         """How many the model has."""
-        return number_of_layers(self.ready.parts.loaded.model)
+        return number_of_layers(self.parts.loaded.model)
 
     def predict(
         self, recipe: Recipe, touched: frozenset[str] = EVERY, before: Prediction | None = None
@@ -125,10 +122,10 @@ class Case:
 
         Phases that are not ``touched`` are as they were ``before``.
         """
-        adapter = self.ready.parts.adapter
+        adapter = self.parts.adapter
         if recipe.adapt != self.recipe.adapt:
             adapter = compose.make_adapter(recipe)
-        ways = {"load": self._loading, "train": self._training}
+        ways = {"load": self._loading, "train": self.training}
         if self.asked:
             ways["answer"] = self._answering
         phases = {
@@ -140,14 +137,14 @@ class Case:
     def _base(self, recipe: Recipe, adapter: Adapter) -> tuple[Any, Precision]:
         """The model of ``recipe`` as it is loaded, without data."""
         precision = computing_in(adapter.weights, choose(recipe.model.device, recipe.model.dtype))
-        ref = self.ready.parts.loaded.ref
+        ref = self.parts.loaded.ref
         return build(ref, precision, adapter.weights, adapter.changes), precision
 
     def _adapted(self, recipe: Recipe, adapter: Adapter) -> tuple[Ledger, Any, Precision]:
         """The same with its adapter and heads, ready to train."""
         base, precision = self._base(recipe, adapter)
         model = adapter.attach(base)
-        attach(model, self.ready.parts.objective.heads)
+        attach(model, self.parts.objective.heads)
         ledger = Ledger(precision.device)
         ledger.emptied(model)
         return ledger, model, precision
@@ -157,16 +154,17 @@ class Case:
         model, precision = self._base(recipe, adapter)
         ledger = Ledger(precision.device)
         ledger.emptied(model)
-        weights, stored = total(ledger.live), bytes_on_disk(self.ready.parts.loaded.ref) or 0
+        weights, stored = total(ledger.live), bytes_on_disk(self.parts.loaded.ref) or 0
         same = abs(stored - weights) < 0.1 * weights  # a file holds little besides
         return {"weights": weights, "file": 0 if same or precision.device.type != "cpu" else stored}
 
-    def _training(self, recipe: Recipe, adapter: Adapter) -> Bytes:
+    def training(self, recipe: Recipe, adapter: Adapter) -> Bytes:
+        """Bytes by kind while training by ``recipe``, what the process takes besides left out."""
         ledger, model, precision = self._adapted(recipe, adapter)
-        objective = self.ready.parts.objective
-        most = heaviest(self.steps, recipe.train.micro_tokens)
+        objective = self.parts.objective
+        most = heaviest(self.steps, recipe.train.at_once)
         memory, neftune = recipe.train.memory, compose.neftune_of(recipe)
-        with ledger, saving(model, memory.checkpoint_layers, memory.offload == "activations"):
+        with ledger, saving(model, memory.recomputed, memory.offload == "activations"):
             job = Job(
                 model=model,
                 forward=ModelForward(model, compute=precision.dtype, neftune=neftune),
@@ -195,10 +193,9 @@ def _held(live: Bytes, precision: Precision) -> Bytes:
     return live | {"kernels": KERNELS, "freed pieces": int(PIECES * live["activations"])}
 
 
-def _with_reference(ready: Ready) -> Sequence[Tokens]:
+def _with_reference(objective: Objective, train: Sequence[Tokens]) -> Sequence[Tokens]:
     """The training rows, with numbers in place of the reference's where the objective needs such."""
-    train = ready.sequences.train
-    if "reference" not in ready.parts.objective.requires:
+    if "reference" not in objective.requires:
         return train
     mark = {"reference": 0.0}
     return [
@@ -207,26 +204,3 @@ def _with_reference(ready: Ready) -> Sequence[Tokens]:
         else replace(t, extras={**t.extras, **mark})
         for t in train
     ]
-
-
-def _longest_prompts(ready: Ready) -> list[int]:
-    """The lengths of all prompts of that evaluation whose prompts are longest; empty if none is answered."""
-    scorers = [ready.judge, *ready.baselines.values(), ready.watcher]
-    found = [_lengths(judge, shots) for scorer in scorers for judge, shots in _writers(scorer)]
-    return max(found, key=lambda lengths: sum(sorted(lengths)[-32:]), default=[])
-
-
-def _writers(scorer: Any) -> Iterator[tuple[Any, Sequence[Any]]]:
-    """The judges in ``scorer`` that have a model write answers, with the examples before each question."""
-    shots: Sequence[Any] = ()
-    if isinstance(scorer, partial):  # a baseline: a judge, the untouched model and its examples
-        scorer, shots = scorer.func, scorer.args[1] if len(scorer.args) > 1 else ()
-    for judge in scorer.judges.values() if isinstance(scorer, TaskJudge) else [scorer]:
-        names = getattr(judge, "metrics", ()) if hasattr(judge, "sampling") else ()
-        if any(METRICS[split_task(name)[1]].needs != "logprobs" for name in names):
-            yield judge, shots
-
-
-def _lengths(judge: Any, shots: Sequence[Any]) -> list[int]:
-    render = judge.renderer.prompt
-    return [len(render(with_shots(shots, q.prompt), q.tools)) for q in judge.questions]

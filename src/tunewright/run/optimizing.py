@@ -46,8 +46,9 @@ def remarks(recipe: Recipe, objective: Objective, device: str) -> list[str]:
     name, found = recipe.train.optim.name, []
     if name in PAGED and device != "cuda":
         found.append(f"train.optim.name {name}: pages need a GPU; on the {device} it runs as {unpaged(name)}")
-    several = objective.rows_per_step or recipe.train.tokens_per_step > recipe.train.micro_tokens
-    if recipe.train.memory.update == "in_backward" and several:
+    if recipe.train.memory.update == "in_backward" and (
+        objective.rows_per_step or recipe.train.tokens_per_step > recipe.train.at_once
+    ):
         found.append(
             "train.memory.update in_backward saves little where a step has several micro-batches: their"
             " gradients are kept until the last; lower train.tokens_per_step to train.micro_tokens, or raise"
@@ -122,7 +123,7 @@ def _check_sleeping(recipe: Recipe, adapter: Adapter | Method) -> None:
 def _check_activations(recipe: Recipe) -> None:
     memory = recipe.train.memory
     for name, idle in (
-        ("checkpoint_layers", memory.checkpoint_layers == 0),
+        ("checkpoint_layers", memory.checkpoint_layers in (0, "auto")),
         ("offload", memory.offload != "activations"),
     ):
         if recipe.adapt.method == "head" and not idle:

@@ -14,6 +14,7 @@ from tunewright.models.load import load
 from tunewright.models.shell import load_shell
 from tunewright.run import compose, encode
 from tunewright.run.memory_advice import Advice, advice
+from tunewright.run.memory_asked import longest_prompts
 from tunewright.run.memory_plan import MB, Case, Prediction
 from tunewright.run.ready import Ready, make_ready
 from tunewright.run.recipe import Recipe
@@ -40,11 +41,11 @@ def plan(resolved: Resolved, observe: Observer, room: float | None = None) -> di
     with session.stage("check data", train_files(session.recipe)):
         splits = prepare_rows(session.recipe)
     needed = session.recipe.adapt.method == "head" and session.recipe.train.learning_rate == "auto"
-    ready = make_ready(session, splits, load if needed else load_shell)
+    ready = make_ready(session, splits, load if needed else load_shell, room)
     check_supplies(session, ready)
     objective = ready.parts.objective
-    settings = compose.fit_settings(session.recipe, objective)
-    steps = encode.planned(objective, ready.sequences.train, settings.pace, objective.updates)
+    pace = compose.pace_of(session.recipe, objective)
+    steps = encode.planned(objective, ready.sequences.train, pace, objective.updates)
     return {
         "run": str(run.root),
         "rows": {name: len(getattr(splits, name)) for name in ("train", "validation", "test")},
@@ -84,7 +85,8 @@ def megabytes(text: str) -> float:
 def _memory(recipe: Recipe, ready: Ready, room: float | None) -> dict[str, Any]:
     """What the run needs, what there is, and what would make it fit; all in MB."""
     device = ready.parts.loaded.precision.device
-    case, there = Case.of(recipe, ready), room or room_mb(device)
+    case = Case.of(recipe, ready.parts, ready.sequences, longest_prompts(ready))
+    there = room or room_mb(device)
     facts: dict[str, Any] = {"device": device.type, "room_mb": round(there), "unknown": case.unknown}
     if case.unknown:
         return facts

@@ -20,6 +20,7 @@ from tunewright.run.optimizing import pin_optimizer, remarks
 from tunewright.run.resolve import Resolved
 from tunewright.run.rows import reasons
 from tunewright.run.session import Session
+from tunewright.run.sizing import pin_sizes
 from tunewright.run.tasks import rows_of
 
 EVALUATIONS_PER_EPOCH = 4
@@ -41,10 +42,15 @@ class Ready:
     watcher: Judge | None
 
 
-def make_ready(session: Session, splits: Prepared, read: Callable[..., Loaded] = load) -> Ready:
+def make_ready(
+    session: Session,
+    splits: Prepared,
+    read: Callable[..., Loaded] = load,
+    room: float | None = None,
+) -> Ready:
     """Load the model, render the rows, work out every ``auto``, and find out now what would fail later.
 
-    ``read`` as in ``compose.assemble``.
+    ``read`` as in ``compose.assemble``; ``room`` as in ``sizing.pin_sizes``.
     """
     _report_rows(session, splits)
     with session.stage("load model", session.recipe.model.name):
@@ -55,6 +61,7 @@ def make_ready(session: Session, splits: Prepared, read: Callable[..., Loaded] =
     compiled = (f"kernels: {kernels().reason}",) if precision.device.type == "cpu" else ()
     session.note((*parts.loaded.notes, *parts.renderer.notes, precision.reason, *compiled))
     session.resolved = pin_all(session.resolved, parts, splits, sequences)
+    pin_sizes(session, parts, sequences, room)
     session.resolved = pin_cache(session, parts, sequences)
     for sentence in remarks(session.recipe, parts.objective, parts.loaded.precision.device.type):
         session.warn(sentence)
@@ -69,7 +76,7 @@ def make_ready(session: Session, splits: Prepared, read: Callable[..., Loaded] =
 def pin_all(
     resolved: Resolved, parts: compose.Parts, splits: Prepared, sequences: encode.Sequences
 ) -> Resolved:
-    """Work out every ``auto`` of the recipe, now that model and data are known."""
+    """Work out every ``auto`` that model and data decide; memory decides the others."""
     resolved = compose.pin_rate(resolved, parts, sequences.train)
     precision = parts.loaded.precision
     quantised = parts.adapter.changes.quantise is not None
@@ -114,8 +121,7 @@ def _answered(objective: Objective, rows: Sequence[Example]) -> list[Example]:
 
 
 def _pin_every(resolved: Resolved, parts: compose.Parts, sequences: encode.Sequences) -> Resolved:
-    settings = compose.fit_settings(resolved.pin("evaluate.every", 1, "").recipe, parts.objective)
-    pace = replace(settings.pace, epochs=1, max_steps=None)
+    pace = replace(compose.pace_of(resolved.recipe, parts.objective), epochs=1, max_steps=None)
     in_epoch = len(encode.planned(parts.objective, sequences.train, pace))
     every = max(1, round(in_epoch / EVALUATIONS_PER_EPOCH))
     return resolved.pin("evaluate.every", every, f"{EVALUATIONS_PER_EPOCH} times an epoch")

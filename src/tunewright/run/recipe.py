@@ -8,7 +8,7 @@ of the section.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
@@ -58,6 +58,7 @@ class SplitSection(Settings):
 
 Files = str | list[str]
 Optimizer = Literal["adamw", "adamw_8bit", "paged_adamw", "paged_adamw_8bit", "galore", "apollo"]
+SCORED = 2048  # tokens at once without gradients, which need a small part of the memory of training
 PASSED_ON = Field(None, description="A setting of the library, passed on as it is.")
 
 
@@ -167,8 +168,10 @@ class ProjectionSection(Settings):
 class MemorySection(Settings):
     """What is given up for memory."""
 
-    checkpoint_layers: int = Field(
-        0, ge=0, description="Layers whose activations are computed again in the backward pass."
+    checkpoint_layers: Annotated[int, Field(ge=0)] | Auto = Field(
+        "auto",
+        description="Layers whose activations are computed again in the backward pass; auto is 0 unless"
+        " memory is short.",
     )
     update: Literal["after", "in_backward"] = Field(
         "after", description="in_backward updates each weight as soon as its gradient is there."
@@ -176,6 +179,12 @@ class MemorySection(Settings):
     offload: Literal["none", "optimizer", "activations"] = Field(
         "none", description="What waits in the CPU's memory while a GPU computes."
     )
+
+    @property
+    def recomputed(self) -> int:
+        """``checkpoint_layers``, which must have been pinned."""
+        assert self.checkpoint_layers != "auto", "auto values are pinned before training"
+        return self.checkpoint_layers
 
 
 class OptimSection(Settings):
@@ -222,8 +231,10 @@ class TrainSection(Settings):
         "auto", description="Peak rate; auto uses the prior in docs/how-it-works.md."
     )
     tokens_per_step: int = Field(4096, ge=1, description="Tokens that one update averages over.")
-    micro_tokens: int = Field(
-        2048, ge=1, description="Tokens processed at once; memory, not results, depends on it."
+    micro_tokens: Positive | Auto = Field(
+        "auto",
+        description="Tokens processed at once; memory and speed, not results, depend on it. auto takes what"
+        " is fastest and fits.",
     )
     seed: int = Field(0, ge=0, description="Decides split, order, noise and adapter start.")
     layer_cache: Literal["auto", "on", "off"] = Field(
@@ -234,6 +245,17 @@ class TrainSection(Settings):
     optim: OptimSection = Field(OptimSection(), description="Optimizer.")
     memory: MemorySection = Field(MemorySection(), description="Memory savers.")
     stop: StopSection = Field(StopSection(), description="Early stopping.")
+
+    @property
+    def at_once(self) -> int:
+        """``micro_tokens``, which must have been pinned."""
+        assert self.micro_tokens != "auto", "auto values are pinned before training"
+        return self.micro_tokens
+
+    @property
+    def read_at_once(self) -> int:
+        """Tokens at once where texts are only scored, also by a recipe that nothing has been pinned in."""
+        return SCORED if self.micro_tokens == "auto" else self.micro_tokens
 
     @field_validator("layer_cache", mode="before")
     @classmethod

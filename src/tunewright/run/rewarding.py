@@ -54,7 +54,7 @@ def scorer(path: str, recipe: Recipe) -> BatchFunction:
         prompts: Sequence[str], answers: Sequence[str], examples: Sequence[Mapping[str, Any]]
     ) -> list[float]:
         chats = [[_message(turn) for turn in example["messages"]] for example in examples]
-        return score_answers(loaded, chats, answers, recipe.train.micro_tokens)
+        return score_answers(loaded, chats, answers, recipe.train.read_at_once)
 
     return scores
 

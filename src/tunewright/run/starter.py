@@ -11,7 +11,6 @@ from tunewright.core.paths import write_text
 from tunewright.models.precision import choose
 from tunewright.run.recipe import Recipe, settings_in
 
-SMALL_GB = 8  # below this much memory the starter asks for small micro-batches
 SHOWN = (
     "model.name",
     "data.train",
@@ -24,7 +23,6 @@ SHOWN = (
     "train.epochs",
     "train.learning_rate",
     "train.tokens_per_step",
-    "train.micro_tokens",
     "train.stop.patience",
     "evaluate.metrics",
     "evaluate.baselines",
@@ -49,8 +47,6 @@ def text() -> str:
     precision = choose()
     memory = psutil.virtual_memory().total / 2**30
     values = {"data.train": "tickets.jsonl", "output.dir": "runs/tickets"}
-    if memory < SMALL_GB:
-        values["train.micro_tokens"] = "1024"
     lines = [
         f"# A Tunewright recipe for this machine: {precision.reason}; {memory:.0f} GB of memory.",
         "# `tunewright plan recipe.yaml` shows every setting; docs/recipe.md describes them all.",

@@ -38,7 +38,7 @@ def supply(session: Session, ready: Ready, given: Supply) -> Supply:
 
     Raises ``RunError`` for a resumed run whose base model, number format or tokens have changed.
     """
-    parts, micro_tokens = ready.parts, session.recipe.train.micro_tokens
+    parts, micro_tokens = ready.parts, session.recipe.train.at_once
     reference = before_training(parts.adapter, given.model, given.forward)
     tasks = tasks_of(given.objective)
 

@@ -91,7 +91,7 @@ def supply(session: Session, ready: Ready, given: Supply) -> Supply:
     check(session, ready)
     recipe, objective = session.recipe, given.objective
     assert isinstance(objective, PolicyObjective), f"{type(objective).__name__} wants no roll-outs"
-    device, micro_tokens = given.forward.device, recipe.train.micro_tokens
+    device, micro_tokens = given.forward.device, recipe.train.at_once
     means = Means(
         _ask(session, ready, sampler_of(session, ready, given)),
         rewards_of(recipe, ready.parts.objective),

@@ -137,7 +137,7 @@ def _asked(
 
 def _pairs(session: Session, rows: Sequence[Lesson], device: torch.device) -> Iterator[tuple[Batch, Batch]]:
     """``rows`` in batches, each as the student and as the teacher read it."""
-    packs = micro_batches([row.student for row in rows], session.recipe.train.micro_tokens)
+    packs = micro_batches([row.student for row in rows], session.recipe.train.at_once)
     for done, pack in enumerate(packs, start=1):
         student = build_batch([rows[i].student for i in pack], pack, device)
         same = all(rows[i].student is rows[i].teacher for i in pack)

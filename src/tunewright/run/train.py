@@ -23,6 +23,7 @@ from tunewright.evaluate.runner import Answers
 from tunewright.models.base_record import base_record
 from tunewright.models.forward import ModelForward
 from tunewright.models.frozen import FrozenForward, trunk_is_fixed
+from tunewright.models.layer_cache import LayerCache
 from tunewright.models.precision import use_all_cores
 from tunewright.models.rope import as_before
 from tunewright.models.save import save_companions, save_heads, save_model
@@ -37,11 +38,13 @@ from tunewright.run.recipe import Recipe
 from tunewright.run.resolve import Resolved, read_recipe, resolve, write_recipe
 from tunewright.run.rows import prepare_rows, stored_rows, suspicions
 from tunewright.run.session import Run, Session
+from tunewright.run.sizing import MICRO
 from tunewright.run.supply import Supply, check_supplies, supplied
 from tunewright.run.task_files import train_files
 
 __all__ = ["PHASES", "Run", "resume", "settled", "train"]
 
+TRIED = "cuda"  # type of device on which the largest micro-batch is tried before the first update
 PHASES = "phases"  # earlier runs of a preset, which may stand in a run directory before it begins
 
 
@@ -152,17 +155,29 @@ def _fit(session: Session, ready: Ready) -> tuple[Supply, FitResult]:
         task_metrics=supply.task_metrics,
         source=supply.source,
         rate_of=compose.rates_of(parts.objective),
+        probe=_probed(session, supply),
     )
     memory = recipe.train.memory
-    savers = saving(model, memory.checkpoint_layers, memory.offload == "activations")
-    if memory.checkpoint_layers and keeps_nothing(model, memory.checkpoint_layers):
+    savers = saving(model, memory.recomputed, memory.offload == "activations")
+    if memory.recomputed and keeps_nothing(model, memory.recomputed):
         session.warn(
-            f"train.memory.checkpoint_layers {memory.checkpoint_layers} saves nothing: no weight trains in or"
+            f"train.memory.checkpoint_layers {memory.recomputed} saves nothing: no weight trains in or"
             " below these layers, so they keep nothing anyway"
         )
     with session.stage("train", parts.adapter.label), savers:
         settings = compose.fit_settings(recipe, parts.objective)
         return supply, Fit(job, settings, session.run.checkpoints, session.observe).run()
+
+
+def _probed(session: Session, supply: Supply) -> bool:
+    """Whether the largest micro-batch is tried first: where its size was chosen and a trial says something.
+
+    A CPU refuses nothing that it may not have, and a trial there takes as long as an update. What is written
+    while training is not known before, and a forward pass that keeps its states must see the planned batches.
+    """
+    chosen = session.resolved.sources[MICRO].startswith("auto")
+    keeps = isinstance(supply.forward, FrozenForward) or isinstance(supply.forward.below, LayerCache)
+    return chosen and supply.forward.device.type == TRIED and not keeps and supply.source is None
 
 
 def _forward(session: Session, parts: compose.Parts, model: Any) -> ModelForward:

@@ -13,10 +13,11 @@ from tunewright.adapt.base import adapter_of
 from tunewright.core.events import silent
 from tunewright.core.records import Tokens
 from tunewright.engine.batch import build_batch
-from tunewright.engine.footprint import heaviest, of_answering, of_training, total
+from tunewright.engine.footprint import of_answering, of_training, total
 from tunewright.engine.ghost import Ledger
 from tunewright.engine.loop import Fit, Job
 from tunewright.engine.optim import OptimSettings
+from tunewright.engine.plan import heaviest
 from tunewright.engine.projected import Projection
 from tunewright.models.forward import ModelForward
 from tunewright.models.generate import Sampling, generate

@@ -64,7 +64,8 @@ def test_what_is_said_aloud():
     assert "pages need a GPU; on the cpu it runs as adamw_8bit" in said
     assert remarks(paged, usual, "cuda") == remarks(resolved().recipe, groups, "cpu") == []
     early = {"train__memory__update": "in_backward", "train__optim__clip_norm": 0}
-    [said] = remarks(resolved(**early).recipe, usual, "cpu")  # 4096 tokens a step, 2048 at once
+    pieces = resolved(**early, train__micro_tokens=2048).recipe  # of steps of 4096 tokens
+    [said] = remarks(pieces, usual, "cpu")
     assert "saves little where a step has several micro-batches" in said
     whole = resolved(**early, train__micro_tokens=4096).recipe
     assert remarks(whole, usual, "cpu") == [] and len(remarks(whole, groups, "cpu")) == 1
