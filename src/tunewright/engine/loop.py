@@ -25,6 +25,7 @@ from tunewright.core.hashing import digest, seed_from
 from tunewright.core.records import Tokens
 from tunewright.engine import checkpoint
 from tunewright.engine.batch import packed
+from tunewright.engine.lanes import Lanes, RandomError, even
 from tunewright.engine.memory import give_back_cached, resident_mb
 from tunewright.engine.optim import OptimSettings
 from tunewright.engine.plan import Pace, heaviest, sampled, steps_in_order
@@ -32,7 +33,7 @@ from tunewright.engine.probe import attempt
 from tunewright.engine.schedule import Kind, rate_at
 from tunewright.engine.shortage import is_shortage, smaller
 from tunewright.engine.source import Stored
-from tunewright.engine.step import Tally, backward
+from tunewright.engine.step import Tally, backward, backward_in_lanes
 from tunewright.engine.stop import Progress, Watch
 from tunewright.engine.updates import make_updates
 from tunewright.objectives.base import Batch, Forward, Objective, Source
@@ -42,12 +43,16 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class FitSettings:
-    """How to step. ``every`` and ``save_every`` count steps; ``save_every`` 0 saves at evaluations only."""
+    """How to step. ``every`` and ``save_every`` count steps; ``save_every`` 0 saves at evaluations only.
+
+    ``lanes`` micro-batches are computed side by side, which together hold at most ``micro_tokens``.
+    """
 
     epochs: int
     learning_rate: float
     tokens_per_step: int
     micro_tokens: int
+    lanes: int = 1
     max_steps: int | None = None
     schedule: Kind = "cosine"
     warmup: float = 0.05
@@ -130,6 +135,7 @@ class Fit:
         self.sizes_done = list(accumulate(planned.size for planned in self.plan))
         self.plan_digest = digest([asdict(settings), sizes, self.source.updates, dict(shares)])
         self.state = State()
+        self.lanes = Lanes(settings.lanes) if settings.lanes > 1 else None
         self.device = next(iter(self.parameters.values())).device
         self.judged = bool(job.validation) or job.task_metrics is not None
 
@@ -222,7 +228,15 @@ class Fit:
 
     def batches(self, sequences: Sequence[Tokens]) -> list[Batch]:
         """``sequences`` packed into micro-batches."""
-        return list(packed(sequences, self.budget, self.device))
+        budget = self.budget
+        if (lanes := self._lanes_for(sequences)) is not None:
+            budget = even([tokens.size for tokens in sequences], budget, lanes.count)
+        return list(packed(sequences, budget, self.device))
+
+    def _lanes_for(self, sequences: Sequence[Tokens]) -> Lanes | None:
+        """The lanes, unless a row is too long for the share of one of them."""
+        largest = max((tokens.size for tokens in sequences), default=0)
+        return self.lanes if self.lanes and largest * self.lanes.count <= self.budget else None
 
     def _gradient(self, sequences: Sequence[Tokens], seed: int) -> Tally:
         """The gradient of an update; where memory runs out it is computed again in pieces of half the size.
@@ -233,16 +247,35 @@ class Fit:
 
         def pieces() -> Tally:
             torch.manual_seed(seed)
-            return backward(
+            parts = (
                 self.batches(sequences),
                 job.objective,
                 job.forward,
                 lambda rows: self._where([sequences[row] for row in rows]),
                 lambda: job.adapter.penalty(job.model),
-                self.updates.last_backward,
             )
+            if (lanes := self._lanes_for(sequences)) is None:
+                return backward(*parts, self.updates.last_backward)
+            learning = [p for p in self.parameters.values() if p.requires_grad]
+            return backward_in_lanes(lanes, learning, *parts)
 
-        return self._within_memory(pieces, sequences)
+        try:
+            return self._within_memory(pieces, sequences)
+        except RandomError:
+            self._leave_lanes()
+            return self._gradient(sequences, seed)
+
+    def _leave_lanes(self) -> None:
+        """One micro-batch after the other from now on: this run draws random numbers in the forward pass."""
+        self.lanes = None
+        self.updates.drop_gradient()
+        self.observe(
+            events.Warned(
+                self.state.step,
+                "the model draws random numbers while it trains, so micro-batches are computed one after the"
+                " other, and the result does not depend on which was first; train.lanes=1 says so at once",
+            )
+        )
 
     def _within_memory(self, compute: Callable[[], T], sequences: Sequence[Tokens]) -> T:
         """What ``compute`` returns, with pieces of half the size as often as memory runs out."""

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from tunewright.core.errors import TrainError
+from tunewright.engine.lanes import Lanes, add, slopes
 from tunewright.objectives.base import Batch, Forward, LossOut, Mean, Objective
 
 Where = Callable[[Sequence[int]], str]  # row indices -> words for messages
@@ -40,6 +41,10 @@ class Tally:
         """Note ``out`` and return the batch's share of the whole loss, to be differentiated."""
         self._outs.append((batch, out.total.detach(), out.metrics))
         self._known = None
+        return self.share(batch, out)
+
+    def share(self, batch: Batch, out: LossOut) -> Tensor:
+        """The batch's share of the whole loss."""
         return out.total / self.counts[batch.task]
 
     def check(self, where: Where) -> None:
@@ -139,6 +144,36 @@ def backward(
         tally.check(where)
         with last():
             (share if term is None else share + term).backward()  # type: ignore[no-untyped-call]
+    return tally
+
+
+def backward_in_lanes(
+    lanes: Lanes,
+    parameters: Sequence[nn.Parameter],
+    batches: Sequence[Batch],
+    objective: Objective,
+    forward: Forward,
+    where: Where,
+    penalty: Callable[[], Tensor | None] = lambda: None,
+) -> Tally:
+    """``backward`` with several batches at a time; ``parameters`` are those that may have a gradient.
+
+    Raises ``RandomError`` where losses draw random numbers; the gradient is of no use then.
+    """
+    tally = Tally(objective, batches)
+
+    def one(batch: Batch) -> tuple[LossOut, list[Tensor | None]]:
+        out = objective.loss(forward, batch)
+        found = slopes(tally.share(batch, out), parameters)
+        return LossOut(out.total.detach(), out.metrics), found
+
+    for batch, (out, found) in zip(batches, lanes.run(one, batches), strict=True):
+        tally.add(batch, out)
+        add(parameters, found)
+    term = penalty()
+    tally.check(where)
+    if term is not None:
+        term.backward()  # type: ignore[no-untyped-call]
     return tally
 
 
