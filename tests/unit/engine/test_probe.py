@@ -9,6 +9,7 @@ from tests.training import fit, job, rows, settings
 from tests.unit.engine.test_shortage import narrow
 from tunewright.core.errors import TrainError
 from tunewright.core.events import Saved, StepEnd, Warned
+from tunewright.engine.loop import Fit
 from tunewright.engine.optim import OptimSettings
 
 EARLY = {"clip_norm": 0.0, "optim": OptimSettings(in_backward=True)}
@@ -70,7 +71,7 @@ def test_a_row_that_cannot_be_cut_ends_the_run_before_it_begins(tmp_path):
 
 
 @pytest.mark.parametrize("at", [0, 2])
-def test_a_resumed_run_goes_on_with_what_was_found(tmp_path, at):
+def test_a_resumed_run_goes_on_with_what_was_found(tmp_path, monkeypatch, at):
     """And tries nothing again: where memory is plenty by then, its pieces stay as small."""
     how = settings(micro_tokens=64, save_every=1)
     whole = fit(narrow(noisy(probe=True), 24), how, tmp_path / "whole")[1]
@@ -82,5 +83,6 @@ def test_a_resumed_run_goes_on_with_what_was_found(tmp_path, at):
     with pytest.raises(Killed):
         fit(narrow(noisy(probe=True), 24), how, tmp_path / "cut", killer)
     again, seen = counted(noisy(probe=True))
+    monkeypatch.setattr(Fit, "probe", lambda self: pytest.fail("tried again"))
     assert same(whole, fit(again, how, tmp_path / "cut")[1])
     assert max(seen) <= 24
