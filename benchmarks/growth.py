@@ -4,9 +4,9 @@
     python benchmarks/growth.py --picture docs/images/growth.svg
 
 LoRA of rank 16 on the embedded model, random tokens, every one of which is trained. Four and sixteen
-times the rows must cost the same a token. A longer text costs more only by its attention, whose share grows in
-proportion to the length: printed is what a token costs beside what a straight line through the shortest and
-the longest text says.
+times the rows must cost the same a token. A longer text costs more only by its attention, whose share grows
+in proportion to the length: printed is what a token costs beside what a straight line through the shortest
+and the longest text says.
 """
 
 from __future__ import annotations

@@ -21,11 +21,12 @@ from tunewright.core.config import Section, settings_of
 from tunewright.core.errors import ConfigError, TunewrightError
 from tunewright.core.paths import RunDir
 from tunewright.engine import updates
+from tunewright.engine.lanes import Lanes
 from tunewright.engine.plan import Planned, micro_batches, steps_in_order
 from tunewright.models import savers
 from tunewright.models.layer_cache import LayerCache
 from tunewright.objectives.options.supervised import SftOptions
-from tunewright.run import layer_cache
+from tunewright.run import lanes, layer_cache
 from tunewright.run import train as running
 from tunewright.run.ready import Ready, make_ready
 from tunewright.run.recipe import AdaptSection, ObjectiveSection, Recipe, settings_in
@@ -218,6 +219,41 @@ def test_micro_tokens_changes_how_but_not_what(place, plain):
     plan = steps_of(session, parts)
     rows = [[parts.sequences.train[row] for row in step.rows] for step in plan]
     assert all(len(micro_batches(step, 64)) > 1 for step in rows) and len(seen) > 0
+
+
+def test_lanes_change_how_but_not_what(place, plain, monkeypatch):
+    """As above; and what hinders lanes is named."""
+    count = []
+    run = Lanes.run
+    monkeypatch.setattr(Lanes, "run", lambda self, *a: (count.append(self.count), run(self, *a))[1])
+    changes = {"data.split.validation": 0.0, "data.split.test": 0.0, "train.micro_tokens": 1024}
+    weights, _, _ = fitted(place.values(**changes, train__lanes=2))
+    assert distance(weights, plain) < 1e-5 and set(count) == {2}
+
+    def found(**more: Any) -> tuple[Any, str]:
+        session, _ = ready(place.values(**{**NO_JUDGING, "train.micro_tokens": 2048, **more}))
+        return session.recipe.train.lanes, session.resolved.sources["train.lanes"]
+
+    monkeypatch.setattr(lanes.torch, "get_num_threads", lambda: 3)
+    assert found() == (3, "auto: 3 core(s), 2048 tokens at once")
+    assert found(train__micro_tokens=1024)[0] == 2 and found(train__micro_tokens=1000)[0] == 1
+    assert found(train__lanes=1)[0] == 1
+    in_backward = {"train.memory.update": "in_backward", "train.optim.clip_norm": 0.0}
+    for hinders, because in (
+        (in_backward, "moves weights while other micro-batches"),
+        ({**TOP, "train.max_steps": None}, "written in the order of the micro-batches"),
+    ):
+        value, source = found(**hinders)
+        assert value == 1 and because in source
+        with pytest.raises(ConfigError, match=f"train.lanes is 2, but .*{because}.*; set train.lanes=auto"):
+            found(**hinders, train__lanes=2)
+    for unwise, because in (
+        ({"objective.neftune": 5.0}, "noise would depend on which"),
+        ({"adapt.dropout": 0.1}, "noise would depend on which"),
+        ({"adapt.method": "ia3"}, "ia3 may keep state"),
+    ):
+        value, source = found(**unwise)
+        assert value == 1 and because in source, source
 
 
 def steps_of(session: Session, parts: Ready) -> list[Planned]:
@@ -515,6 +551,7 @@ TESTED: dict[Callable[..., None], tuple[str, ...]] = {
         "train.memory.offload",
     ),
     test_layer_cache: ("train.layer_cache",),
+    test_lanes_change_how_but_not_what: ("train.lanes",),
     test_every_save_every_and_keep: ("evaluate.every", "output.save_every", "output.keep"),
     test_metric_patience_and_min_improvement_of_stop: (
         "train.stop.metric",

@@ -58,9 +58,12 @@ def recipe(tiny, files, out, *words):
 
 
 def even(run, system):
-    """Share of this system's answers to the test prompts that people would prefer."""
+    """Share of this system's answers to the test prompts that begin as people would prefer.
+
+    How they go on is the policy's own: nobody compared answers of several characters.
+    """
     answers = json.loads((run.path / "answers.json").read_text())[system]["texts"]
-    return sum(text in set(EVEN) for text in answers) / len(answers)
+    return sum(text[:1] in set(EVEN) for text in answers) / len(answers)
 
 
 def test_four_phases_end_in_a_policy_that_is_preferred(tiny, files, tmp_path):

@@ -76,6 +76,6 @@ def add(parameters: Sequence[nn.Parameter], found: Sequence[Tensor | None]) -> N
 
 
 def even(sizes: Sequence[int], budget: int, lanes: int) -> int:
-    """The largest micro-batch, in tokens, that gives every lane as much to do; all hold at most ``budget``."""
+    """Tokens of a micro-batch with which every lane has as much to do, and all hold at most ``budget``."""
     rounds = max(1, -(-sum(sizes) // budget))
     return max(-(-sum(sizes) // (rounds * lanes)), max(sizes, default=1))

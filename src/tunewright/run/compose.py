@@ -329,6 +329,7 @@ def fit_settings(recipe: Recipe, objective: Objective) -> FitSettings:
         learning_rate=train.learning_rate,
         tokens_per_step=pace.tokens_per_step,
         micro_tokens=train.at_once,
+        lanes=1 if train.lanes == "auto" else train.lanes,
         schedule=optim.schedule,
         warmup=optim.warmup,
         clip_norm=optim.clip_norm,

@@ -15,6 +15,7 @@ from tunewright.objectives.base import Objective
 from tunewright.objectives.multi import tasks_of
 from tunewright.run import asking, compose, encode
 from tunewright.run.judges import Judge, JudgeKind, kind_for
+from tunewright.run.lanes import pin_lanes
 from tunewright.run.layer_cache import pin_cache
 from tunewright.run.optimizing import pin_optimizer, remarks
 from tunewright.run.resolve import Resolved
@@ -63,6 +64,7 @@ def make_ready(
     session.resolved = pin_all(session.resolved, parts, splits, sequences)
     pin_sizes(session, parts, sequences, room)
     session.resolved = pin_cache(session, parts, sequences)
+    pin_lanes(session, parts)
     for sentence in remarks(session.recipe, parts.objective, parts.loaded.precision.device.type):
         session.warn(sentence)
     kind = kind_for(parts.objective)

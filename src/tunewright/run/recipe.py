@@ -236,6 +236,11 @@ class TrainSection(Settings):
         description="Tokens processed at once; memory and speed, not results, depend on it. auto takes what"
         " is fastest and fits.",
     )
+    lanes: Positive | Auto = Field(
+        "auto",
+        description="Micro-batches computed side by side on a CPU, which share micro_tokens; auto takes what"
+        " is fastest.",
+    )
     seed: int = Field(0, ge=0, description="Decides split, order, noise and adapter start.")
     layer_cache: Literal["auto", "on", "off"] = Field(
         "auto",

@@ -1,0 +1,70 @@
+"""How many micro-batches are computed side by side, where the recipe says ``auto``."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from tunewright.adapt.bottleneck import Bottleneck
+from tunewright.adapt.freeze import Freeze
+from tunewright.adapt.full import Full
+from tunewright.adapt.longlora import LongLora
+from tunewright.adapt.lora import Lora
+from tunewright.core.errors import ConfigError
+from tunewright.models.frozen import trunk_is_fixed
+from tunewright.run import compose
+from tunewright.run.session import Session
+
+NAME = "train.lanes"
+KNOWN = (Lora, LongLora, Bottleneck, Full, Freeze)  # whose layers keep nothing from one text to the next
+LEAST = 512  # tokens of a lane; with fewer its products are slower than what is saved
+GRADIENTS = 2**25  # trained numbers, of whose gradients every lane has a copy
+
+
+def pin_lanes(session: Session, parts: compose.Parts) -> None:
+    """Work out ``train.lanes``. Raises ``ConfigError`` where more than one is asked for and cannot be had."""
+    asked = session.recipe.train.lanes
+    if asked == 1:
+        return
+    hindrance = _impossible(session, parts)
+    if asked != "auto":
+        if hindrance is not None:
+            raise ConfigError(f"{NAME} is {asked}, but {hindrance}; set {NAME}=auto")
+        return
+    cores, tokens = torch.get_num_threads(), session.recipe.train.at_once
+    lanes = max(1, min(cores, tokens // LEAST))
+    why = hindrance or _unwise(session, parts)
+    if why is None:
+        session.resolved = session.resolved.pin(NAME, lanes, f"{cores} core(s), {tokens} tokens at once")
+    else:
+        session.resolved = session.resolved.pin(NAME, 1, why)
+
+
+def _impossible(session: Session, parts: compose.Parts) -> str | None:
+    """Why micro-batches must come one after the other, or None."""
+    if parts.loaded.precision.device.type != "cpu":
+        return "only a CPU has cores to share; a GPU takes more tokens at once"
+    if session.recipe.train.memory.update == "in_backward":
+        return "train.memory.update in_backward moves weights while other micro-batches would still read them"
+    if session.recipe.train.layer_cache == "on" or trunk_is_fixed(parts.shell):
+        return "states that are kept on disk are written in the order of the micro-batches"
+    return None
+
+
+def _unwise(session: Session, parts: compose.Parts) -> str | None:
+    """Why ``auto`` takes one lane, or None."""
+    adapter, model = parts.adapter, parts.shell
+    if type(adapter) not in KNOWN:
+        return f"the layers of adapt.method {session.recipe.adapt.method} may keep state"
+    if compose.neftune_of(session.recipe) or draws(model):
+        return "dropout or noise would depend on which micro-batch is first"
+    if sum(p.numel() for p in model.parameters() if p.requires_grad) > GRADIENTS:
+        return "every lane would need gradients of all that trains"
+    return None
+
+
+def draws(model: nn.Module) -> bool:
+    """Whether a layer of ``model`` draws random numbers in training."""
+    rates = [getattr(layer, "p", 0.0) for layer in model.modules() if "Dropout" in type(layer).__name__]
+    rates += [getattr(layer, "attention_dropout", 0.0) for layer in model.modules()]
+    return any(isinstance(rate, float) and rate > 0 for rate in rates)
