@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import resource
 import sys
-from pathlib import Path
 
 import psutil
 import torch
+
+from tunewright.core.memory import free_bytes
 
 
 def resident_mb(device: torch.device) -> float:
@@ -32,30 +33,4 @@ def room_mb(device: torch.device) -> float:
     """
     if device.type == "cuda":
         return float(torch.cuda.get_device_properties(device).total_memory) / 2**20
-    free = [float(psutil.virtual_memory().available), *_free_in_group(Path("/sys/fs/cgroup"), _groups())]
-    return resident_mb(device) + min(free) / 2**20
-
-
-def _groups() -> list[str]:
-    """The control groups of this process, as paths from the root of their hierarchy."""
-    listed = Path("/proc/self/cgroup")
-    lines = listed.read_text().splitlines() if listed.exists() else []
-    return [line.split(":", 2)[2] for line in lines if line.count(":") >= 2]
-
-
-def _free_in_group(root: Path, groups: list[str]) -> list[float]:
-    """Bytes left in each control group, and in those above it, that has a limit (version 2 and version 1)."""
-    files = (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes"))
-    found = []
-    for group in {*groups, "/"}:
-        own = group.strip("/")
-        folders = [
-            top / part for top in (root, root / "memory") for part in (own, *map(str, Path(own).parents))
-        ]
-        for folder in folders:
-            for limit, usage in files:
-                try:
-                    found.append(float((folder / limit).read_text()) - float((folder / usage).read_text()))
-                except (OSError, ValueError):  # no such file, or "max"
-                    continue
-    return found
+    return resident_mb(device) + free_bytes() / 2**20

@@ -98,8 +98,10 @@ def _chosen(logits: Tensor, draws: Tensor | None, sampling: Sampling) -> tuple[T
 
 
 def truncate(mass: Tensor, top_k: int, top_p: float) -> Tensor:
-    """Probabilities ``mass`` (B, V), times any factor, with all but the ``top_k`` likeliest set to 0, then all
-    but the smallest set of the likeliest that holds ``top_p`` of what is left. Not renormalised."""
+    """Probabilities ``mass`` (B, V), times any factor, with all but the ``top_k`` likeliest set to 0.
+
+    Then all but the smallest set of the likeliest that holds ``top_p`` of what is left. Not renormalised.
+    """
     vocabulary = mass.shape[-1]
     if not 0 < top_k < vocabulary and top_p == 1:
         return mass
@@ -123,14 +125,14 @@ def _inverse_cdf(mass: Tensor, draws: Tensor) -> Tensor:
     differs between batches, and the draw would land on the other one.
     """
     vocabulary = mass.shape[-1]
-    stretches = F.pad(mass, (0, -vocabulary % STRETCH)).unflatten(-1, (-1, STRETCH))
+    stretches = F.pad(mass, (0, -vocabulary % STRETCH)).view(len(mass), -1, STRETCH)
     which, share = _passed(stretches.sum(-1), draws)
     inside = stretches[torch.arange(len(mass), device=mass.device), which]
     return (which * STRETCH + _passed(inside, share)[0]).clamp_(max=vocabulary - 1)
 
 
 def _passed(mass: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
-    """Where the running sum of ``mass`` (B, n) passes ``share`` (B,) of all, and how far into that piece it is."""
+    """Where the running sum of ``mass`` (B, n) passes ``share`` (B,) of all, and how far into that piece."""
     running = mass.cumsum(-1, dtype=torch.float64)
     target = share[:, None] * running[:, -1:]
     at = torch.searchsorted(running, target, right=True).clamp_(max=mass.shape[-1] - 1)
