@@ -2,7 +2,7 @@
 
 In bfloat16 a CPU turns the weights around for every product. Of few rows that takes as long as the product,
 so here it is done once. Layers that read the same states are multiplied together, and the factors of LoRA are
-cast once. The numbers are those of the layers' own forward, up to the order of sums.
+cast once. The numbers are those of the layers' own forward, up to rounding.
 """
 
 from __future__ import annotations
@@ -134,29 +134,39 @@ def _lora_factors(layer: Any) -> Factors | None:
 
 
 class _Product:
-    """y_i = x W_iᵀ + c_i + s (x A_iᵀ) B_iᵀ of the layers of a group."""
+    """y_i = x W_iᵀ + c_i + s (x A_iᵀ) B_iᵀ of the layers of a group, as one product of (x, s x Aᵀ)."""
 
     def __init__(self, group: Sequence[Factors]) -> None:
         self.sizes = [len(f.weight) for f in group]
-        joined = group[0].weight if len(group) == 1 else torch.cat([f.weight for f in group])
-        self.weight = torch.ops.mkldnn._reorder_linear_weight(joined, ROWS)
-        self.bias = (
-            None if group[0].bias is None else torch.cat([f.bias for f in group if f.bias is not None])
-        )
-        self.a = self.b = None
-        if group[0].a is not None:
-            self.a = torch.cat([f.a for f in group if f.a is not None])
-            self.b = torch.block_diag(*[f.b for f in group if f.b is not None]).T.contiguous()  # type: ignore[no-untyped-call]
-        self.scale = group[0].scale
+        first, downs = group[0], [f.a for f in group if f.a is not None]
+        self.bias = None if first.bias is None else torch.cat([f.bias for f in group if f.bias is not None])
+        self.down, self.scale = None, first.scale
+        weight = first.weight if len(group) == 1 else torch.cat([f.weight for f in group])
+        if downs:
+            ups = torch.block_diag(*[f.b for f in group])  # type: ignore[no-untyped-call]
+            self.down, weight = _laid_out(torch.cat(downs)), torch.cat([weight, ups], 1)
+        self.weight = _laid_out(weight)
 
     def __call__(self, x: Tensor) -> list[Tensor]:
         """Of ``x`` (..., in): (..., out) for each layer."""
         flat = x.reshape(-1, x.shape[-1])
-        y = torch.ops.mkldnn._linear_pointwise(flat, self.weight, self.bias, "none", [], "")
-        if self.a is not None:
-            y.addmm_(flat @ self.a.T, self.b, alpha=self.scale)
-        y = y.view(*x.shape[:-1], -1)
-        return [y] if len(self.sizes) == 1 else list(y.split(self.sizes, -1))
+        if self.down is not None:
+            inner = _times(flat, self.down)
+            flat = torch.cat([flat, inner if self.scale == 1 else inner.mul_(self.scale)], 1)
+        y = _times(flat, self.weight, self.bias).view(*x.shape[:-1], -1)
+        return [y] if len(self.sizes) == 1 else list(torch.split(y, self.sizes, -1))
+
+
+def _laid_out(weight: Tensor) -> Tensor:
+    """``weight`` (out, in) as the CPU's products want it."""
+    found: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, ROWS)
+    return found
+
+
+def _times(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x Wᵀ + c of a weight that is laid out."""
+    found: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    return found
 
 
 def _place(group: Group) -> None:

