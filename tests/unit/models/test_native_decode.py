@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from tests.unit.models.test_generate import ids_of, make_prompts, sharp_model
-from tests.unit.models.test_native import compiled, drawn, near
+from tests.unit.models.test_native import compiled, drawn
 from tunewright.models import sampling as module
+from tunewright.models.attention import _attend
 from tunewright.models.generate import Sampling, generate
 from tunewright.models.native import ops
 from tunewright.models.native.decode import attend, pick
@@ -16,30 +18,44 @@ from tunewright.models.sampling import LARGEST_DRAW, choose
 FORMATS = [torch.float32, torch.bfloat16]
 
 
+def near(ours, exact):
+    """To 10⁻⁵ of the largest number in float32, and to what bfloat16 keeps of it."""
+    assert ours.shape == exact.shape
+    size = max(1.0, float(exact.abs().max()))
+    assert (ours.double() - exact).abs().max() < {torch.float32: 1e-5, torch.bfloat16: 1e-2}[
+        ours.dtype
+    ] * size
+
+
 @compiled
 @pytest.mark.parametrize("dtype", FORMATS)
 @pytest.mark.parametrize("softcap", [None, 3.0])
 @pytest.mark.parametrize("common", [0, 21])
+@pytest.mark.parametrize("asking", [1, 3])
 @pytest.mark.parametrize("group, width", [(1, 20), (2, 16), (3, 64), (7, 32)])
-def test_attention_of_one_query(group, width, common, softcap, dtype):
-    """Four rows of two heads over 19 of 24 columns, of which three are hidden, behind ``common`` others."""
+def test_attention_of_few_queries(group, width, asking, common, softcap, dtype):
+    """Four rows of two heads over 19 of 24 columns, some of them hidden, behind ``common`` others."""
     rows, heads, used = 4, 2, 19
-    q = drawn(rows, heads * group, width, dtype=dtype, scale=0.3)
+    asked = drawn(rows, heads, group * asking, width, dtype=dtype, scale=0.3)
     k, v = (drawn(rows, heads, 24, width, dtype=dtype, seed=seed) for seed in (1, 2))
-    first = drawn(heads, rows, group, common, dtype=dtype, seed=3) if common else None
-    seen = torch.ones(rows, used, dtype=torch.bool)
-    seen[1, :3] = False
-    scores = q.double().view(rows, heads, group, width) @ k[:, :, :used].double().transpose(2, 3)
+    first = drawn(heads, rows, group * asking, common, dtype=dtype, seed=3) if common else None
+    seen = torch.ones(rows, asking, used, dtype=torch.bool).tril(used - asking)
+    seen[1, :, :3] = False
+    scores = asked.double() @ k[:, :, :used].double().transpose(2, 3)
     whole = scores if first is None else torch.cat([first.double().transpose(0, 1), scores], -1)
     whole = whole if softcap is None else softcap * torch.tanh(whole / softcap)
-    whole[..., common:].masked_fill_(~seen[:, None, None], -torch.inf)
+    whole[..., common:].unflatten(2, (group, asking)).masked_fill_(~seen[:, None, None], -torch.inf)
     weights = whole.softmax(-1)
-    out = attend(q, first, k, v, used, seen, softcap)
-    near(out.view(rows, heads, group, width), weights[..., common:] @ v[:, :, :used].double())
+    if first is not None and dtype == torch.float32:
+        plain, before = _attend(asked, first, k, F.pad(v[:, :, :used], (0, 0, 0, 5)), used, seen, softcap)
+        near(plain, weights[..., common:] @ v[:, :, :used].double())
+        near(before, weights[..., :common].transpose(0, 1))
+    out, before = attend(asked, first, k, v, used, seen, softcap)
+    near(out, weights[..., common:] @ v[:, :, :used].double())
     if first is not None:
-        near(first, weights[..., :common].transpose(0, 1))
-    alone = attend(q[1:2], None, k[1:2], v[1:2], used, seen[1:2], softcap)
-    other = attend(q, None, k, v, used, seen, softcap)
+        near(before, weights[..., :common].transpose(0, 1))
+    alone, _ = attend(asked[1:2], None, k[1:2], v[1:2], used, seen[1:2], softcap)
+    other, _ = attend(asked, None, k, v, used, seen, softcap)
     assert torch.equal(other[1:2], alone)  # whatever rows are beside it
 
 

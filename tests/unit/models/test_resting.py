@@ -131,7 +131,7 @@ def test_nothing_is_copied_where_it_would_not_pay_or_not_fit(monkeypatch):
 
 
 def test_answers_are_those_of_the_plain_layers(monkeypatch):
-    """And the model is as it was, also when generation fails."""
+    """And the model is as it was."""
     model = with_lora(low(tie_word_embeddings=False))
     prompts = [[7, 8, 9], [10, 11], [12]]
     copied = generate(model, prompts, Sampling(max_new_tokens=WORTH))

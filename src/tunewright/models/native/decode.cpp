@@ -1,4 +1,4 @@
-// A step of generation, for CPUs: attention of one query a row, and the choice of its next token.
+// A step of generation, for CPUs: attention of few queries a row, and the choice of its next token.
 //
 // As in kernels.cpp tensors are contiguous, of kind 0 (float32) or 1 (bfloat16), and are computed in float32. The
 // mathematics stands beside the functions of these names in decode.py. No result depends on which other rows there
@@ -27,14 +27,10 @@ inline float added(Floats x) {
   return (four[0] + four[1]) + (four[2] + four[3]);
 }
 
-// scores[g][w] = q[g] . k[w] for `Q` queries, where key w is seen.
+// scores[g][w] = q[g] . k[w] for `Q` queries.
 template <long Q, class T>
-void score(const T *q, const T *k, float *scores, long stride, const uint8_t *seen, long keys, long width) {
+void score(const T *q, const T *k, float *scores, long stride, long keys, long width) {
   for (long w = 0; w < keys; w++) {
-    if (seen && !seen[w]) {
-      for (long g = 0; g < Q; g++) scores[g * stride + w] = -INFINITY;
-      continue;
-    }
     Floats sums[Q] = {};
     in_vectors(0, width, [&](long j, auto n) {
       Floats key = get(k + w * width + j, n);
@@ -57,7 +53,7 @@ void mix(const float *weights, long stride, const T *v, T *out, long keys, long 
   });
 }
 
-// Calls f(first query, how many) for all queries of a group, so many together as there are.
+// Calls f(first query, how many) for all queries so many together as there are.
 template <class F>
 void in_groups(long group, F f) {
   long g = 0;
@@ -73,13 +69,15 @@ inline Floats capped(Floats x, float cap) { return cap ? cap * tanh_(x / cap) : 
 
 // Scores become weights, of both parts of a row together; those of the first part lie in their own memory.
 template <class T>
-void weigh(T *first, long common, float *own, long keys, float cap) {
+void weigh(T *first, long common, float *own, const uint8_t *seen, long keys, float cap) {
   Floats tops = every(-INFINITY), sums = every(0);
   in_vectors(0, common, [&](long j, auto n) { tops = larger(only(capped(get(first + j, n), cap), n), tops); });
   in_vectors(0, keys, [&](long j, auto n) {
+    put(own + j, capped(get(own + j, n), cap), n);
+  });
+  for (long j = 0; seen && j < keys; j++) own[j] = seen[j] ? own[j] : -INFINITY;
+  in_vectors(0, keys, [&](long j, auto n) {
     Floats x = get(own + j, n);
-    x = cap ? (x == -INFINITY ? x : capped(x, cap)) : x;
-    put(own + j, x, n);
     tops = larger(only(x, n), tops);
   });
   float top = most(tops);
@@ -95,26 +93,25 @@ void weigh(T *first, long common, float *own, long keys, float cap) {
 }
 
 template <class T>
-void attend(const T *q, T *first, const T *k, const T *v, const uint8_t *seen, T *out, long rows, long heads, long group,
-            long common, long keys, long columns, long width, float cap) {
+void attend(const T *q, T *first, const T *k, const T *v, const uint8_t *seen, T *out, long rows, long heads, long queries,
+            long different, long common, long keys, long columns, long width, float cap) {
 #pragma omp parallel
   {
-    std::vector<float> space(group * keys);
+    std::vector<float> space(TOGETHER * keys);
+    float *scores = space.data();
 #pragma omp for collapse(2)
     for (long row = 0; row < rows; row++) {
       for (long head = 0; head < heads; head++) {
-        long pair = row * heads + head;
-        const T *asked = q + pair * group * width, *own_k = k + pair * columns * width, *own_v = v + pair * columns * width;
-        in_groups(group, [&](long g, auto count) {
-          score<count.value>(asked + g * width, own_k, &space[g * keys], keys, seen ? seen + row * keys : nullptr, keys,
-                             width);
-        });
-        for (long g = 0; g < group; g++) {
-          T *shared = first ? first + ((head * rows + row) * group + g) * common : nullptr;
-          weigh(shared, common, &space[g * keys], keys, cap);
-        }
-        in_groups(group, [&](long g, auto count) {
-          mix<count.value>(&space[g * keys], keys, own_v, out + (pair * group + g) * width, keys, width);
+        long pair = row * heads + head, from = pair * columns * width;
+        in_groups(queries, [&](long g, auto count) {
+          const long own = (pair * queries + g) * width;
+          score<count.value>(q + own, k + from, scores, keys, keys, width);
+          for (long i = 0; i < count.value; i++) {
+            T *shared = first ? first + ((head * rows + row) * queries + g + i) * common : nullptr;
+            const uint8_t *mine = seen ? seen + (row * different + (g + i) % different) * keys : nullptr;
+            weigh(shared, common, scores + i * keys, mine, keys, cap);
+          }
+          mix<count.value>(scores, keys, v + from, out + own, keys, width);
         });
       }
     }
@@ -191,11 +188,11 @@ void by_kind(long kind, F f) {
 extern "C" {
 
 void attend(long kind, const void *q, void *first, const void *k, const void *v, const uint8_t *seen, void *out, long rows,
-            long heads, long group, long common, long keys, long columns, long width, float cap) {
+            long heads, long queries, long different, long common, long keys, long columns, long width, float cap) {
   by_kind(kind, [&](auto t) {
     using T = decltype(t);
-    attend((const T *)q, (T *)first, (const T *)k, (const T *)v, seen, (T *)out, rows, heads, group, common, keys, columns,
-           width, cap);
+    attend((const T *)q, (T *)first, (const T *)k, (const T *)v, seen, (T *)out, rows, heads, queries, different, common, keys,
+           columns, width, cap);
   });
 }
 

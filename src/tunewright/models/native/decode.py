@@ -9,26 +9,27 @@ from tunewright.models.native.ops import KINDS, call
 
 
 def attend(
-    q: Tensor,
+    asked: Tensor,
     first: Tensor | None,
     keys: Tensor,
     values: Tensor,
     used: int,
     seen: Tensor | None,
     softcap: float | None,
-) -> Tensor:
-    """Attention of one scaled query a row, (B, Hq, D), over the ``used`` columns of its keys: (B, Hq, D).
+) -> tuple[Tensor, Tensor]:
+    """Attention of scaled queries over the ``used`` columns of each row, and weights of keys before them.
 
-    ``keys`` and ``values`` (B, Hk, C, D) are whole buffers, C >= ``used``; ``seen`` (B, used) bool hides
-    columns. ``first`` (Hk, B, Hq / Hk, P), scores over keys that stand before, takes part in the softmax and
-    becomes weights; what they weigh is left to the caller to add.
+    ``asked`` (B, Hk, G Q, D) are the Q queries of the G heads that share keys; ``keys`` and ``values``
+    (B, Hk, C, D) are whole buffers, C >= ``used``; ``seen`` (B, Q, used) bool hides columns. ``first``
+    (Hk, B, G Q, P), scores over keys before, takes part in the softmax and becomes weights. Returns the shape
+    of ``asked``, without what the first weights weigh, and these weights.
     """
-    q, (rows, heads, columns, width) = q.contiguous(), keys.shape
-    group, common = q.shape[1] // heads, 0 if first is None else first.shape[-1]
-    seen, out = None if seen is None else seen.contiguous(), torch.empty_like(q)
-    sizes = (rows, heads, group, common, used, columns, width)
-    call("attend", KINDS[q.dtype], q, first, keys, values, seen, out, *sizes, softcap or 0.0)
-    return out
+    asked, (rows, heads, queries, width) = asked.contiguous(), asked.shape
+    seen, out = None if seen is None else seen.contiguous(), torch.empty_like(asked)
+    common, different = 0 if first is None else first.shape[-1], 1 if seen is None else seen.shape[1]
+    sizes = (rows, heads, queries, different, common, used, keys.shape[2], width)
+    call("attend", KINDS[asked.dtype], asked, first, keys, values, seen, out, *sizes, softcap or 0.0)
+    return out, out.new_empty(0) if first is None else first
 
 
 def pick(logits: Tensor, draws: Tensor | None, temperature: float) -> tuple[Tensor, Tensor]:
