@@ -48,7 +48,7 @@ def prompts(renderer: Renderer, count: int) -> list[list[int]]:
 
 def ours(model: torch.nn.Module, rows: list[list[int]]) -> list[list[int]]:
     """Answers as an evaluation makes them."""
-    return [found.ids for found in generate(model, rows, Sampling(max_new_tokens=NEW), batch_size=32)]
+    return [found.ids for found in generate(model, rows, Sampling(max_new_tokens=NEW))]
 
 
 @torch.inference_mode()

@@ -23,6 +23,7 @@ from tunewright.adapt.fused_dora import dora_product
 from tunewright.adapt.fused_product import Frozen, LoraProduct, frozen, untouched
 from tunewright.adapt.fused_start import StartProduct
 from tunewright.adapt.start import FromStart
+from tunewright.models.resting import OWN
 
 FEW_BITS = ("Linear4bit", "Linear8bitLt")
 
@@ -65,6 +66,9 @@ def _forward(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     a, b, x = self.lora_A[name].weight, self.lora_B[name].weight, x.to(base.dtype)
     y: Tensor = _product(self, name, x, a, b, base)
     return y.to(base.gives)
+
+
+setattr(_forward, OWN, True)
 
 
 def _product(layer: Any, name: str, x: Tensor, a: Tensor, b: Tensor, base: Frozen) -> Any:

@@ -22,7 +22,9 @@ from tunewright.engine.batch import build_batch
 from tunewright.engine.ghost import Ledger
 from tunewright.engine.loop import Fit, FitSettings, Job
 from tunewright.engine.plan import Heaviest
-from tunewright.models.generate import Sampling, generate
+from tunewright.models.generate import AtOnce, Sampling, generate
+from tunewright.models.resting import bytes_of_copies
+from tunewright.models.width import rows_at_once
 from tunewright.objectives.base import Batch
 
 Bytes = dict[str, int]  # kind -> bytes
@@ -85,7 +87,7 @@ def _within(ledger: Ledger, step: Callable[[], Any]) -> Any:
 
 
 def of_answering(
-    ledger: Ledger, model: nn.Module, lengths: Sequence[int], new_tokens: int, batch_size: int
+    ledger: Ledger, model: nn.Module, lengths: Sequence[int], new_tokens: int, batch_size: AtOnce
 ) -> Bytes:
     """Bytes while ``model`` answers prompts of these ``lengths``, ``batch_size`` at a time, at most
     ``new_tokens`` each.
@@ -93,6 +95,8 @@ def of_answering(
     Looked at are the longest prompts, when they are read, and the last step of their answers, with the keys
     and values that there are by then.
     """
+    if batch_size == "auto":
+        batch_size = rows_at_once(model, max(lengths, default=0) + new_tokens)
     longest = sorted(lengths, reverse=True)[:batch_size]
     room = _room(model)
     model.eval()
@@ -104,7 +108,8 @@ def of_answering(
         return dict(ledger.peak)
 
     found = [run(0, None), run(max(new_tokens - 2, 0), lambda row, token: ledger.watch())]
-    return max(found, key=total)
+    most = max(found, key=total)
+    return {**most, "activations": most.get("activations", 0) + bytes_of_copies(model, new_tokens)}
 
 
 def _prompt(number: int, length: int) -> list[int]:

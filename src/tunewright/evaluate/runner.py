@@ -22,7 +22,7 @@ from tunewright.data.render import Renderer
 from tunewright.engine.batch import build_batch
 from tunewright.evaluate.baselines import with_shots
 from tunewright.evaluate.metrics import METRICS, Metric
-from tunewright.models.generate import Sampling, generate
+from tunewright.models.generate import AtOnce, Sampling, generate
 
 HEADROOM = 1.25  # answers may be this much longer than the longest reference before they are cut
 CEILING = 512  # no answer is given more tokens than this unless the recipe says so
@@ -97,7 +97,7 @@ class Evaluator:
     metrics: Sequence[str]
     sampling: Sampling
     forward_of: Callable[[Any], Any]
-    batch_size: int = 32
+    batch_size: AtOnce = "auto"
     micro_tokens: int = 2048
     piece: int = 2048
     context: int = 2**30

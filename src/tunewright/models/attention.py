@@ -21,12 +21,15 @@ from transformers.masking_utils import sdpa_mask
 
 from tunewright.models.blocked import Text, attend_texts, blocked_attention
 from tunewright.models.kvcache import AHEAD, Ahead, whole
+from tunewright.models.native import ops as native
+from tunewright.models.native.decode import attend
 from tunewright.models.shifted import Attend, group_of, share_of, shifted_attention
 from tunewright.models.softmax import capped_
 from tunewright.models.varlen import Packing, attend_varlen, call_of, path_of, say_once
 
 NAME = "tunewright"
 SCORES = 64 * 2**20  # bytes of scores over a common beginning that are held at a time
+FEW_QUERIES = 64  # of a row, up to which the kernel that reads its keys for four at a time is the faster one
 BLOCKED = frozenset({"cpu"})  # kinds of devices on which blocks of queries beat the fused kernels of torch
 
 
@@ -178,30 +181,46 @@ def _behind(
     shared, own, common = k.shape[1], k.shape[2], ahead.keys.shape[2]
     if mask is None and asking > 1:
         mask = _causal(asking, common + own, None, q.device)[None, None]
+    seen = None if mask is None else mask[:, 0, :, common:].expand(rows, -1, -1)
+    attend_own = attend if asking <= FEW_QUERIES and native.known(q, k, v) else _attend
     out = q.new_empty(rows, heads, asking, width)
     most = max(1, SCORES // (4 * heads * asking * (common + own)))
     keys, values = (whole(x).view(rows, shared, -1, width) for x in (k, v))
     for start in range(0, rows, most):
         part = slice(start, start + most)
         asked = (q[part] * scale).reshape(-1, shared, heads // shared * asking, width)
-        count = len(asked)
         together = asked.transpose(0, 1).flatten(1, 2)  # (Hk, rows * group * Q, D)
-        scores = q.new_empty(*asked.shape[:3], common + keys.shape[2], dtype=torch.float32)
-        first = torch.bmm(together, ahead.keys[0].transpose(1, 2))
-        scores[..., :common] = first.view(shared, count, -1, common).transpose(0, 1)
-        scores[..., common:] = torch.matmul(asked, keys[part].transpose(2, 3))
-        capped_(scores, softcap)
-        scores[..., common + own :] = -torch.inf
-        if mask is not None:
-            hidden = ~mask[part if len(mask) > 1 else slice(None), :, :, common:]
-            seen = scores.view(count, shared, -1, asking, scores.shape[-1])[..., common : common + own]
-            seen.masked_fill_(hidden[:, :, None], torch.finfo(torch.float32).min)
-        weights = torch.softmax(scores, -1, out=scores).to(v.dtype)
-        first = torch.bmm(weights[..., :common].transpose(0, 1).flatten(1, 2), ahead.values[0])
-        found = torch.matmul(weights[..., common:], values[part])
-        found += first.view(shared, count, -1, width).transpose(0, 1)
-        out[part] = found.view(count, heads, asking, width)
+        first = torch.bmm(together, ahead.keys[0].transpose(1, 2)).view(shared, len(asked), -1, common)
+        visible = None if seen is None else seen[part]
+        found, first = attend_own(asked, first, keys[part], values[part], own, visible, softcap)
+        mixed = torch.bmm(first.flatten(1, 2), ahead.values[0])
+        found += mixed.view(shared, len(asked), -1, width).transpose(0, 1)
+        out[part] = found.view(-1, heads, asking, width)
     return out.transpose(1, 2)
+
+
+def _attend(
+    asked: Tensor,
+    first: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    used: int,
+    seen: Tensor | None,
+    softcap: float | None,
+) -> tuple[Tensor, Tensor]:
+    """What the kernel ``attend`` does; see there."""
+    common = first.shape[-1]
+    scores = asked.new_empty(*asked.shape[:3], common + keys.shape[2], dtype=torch.float32)
+    scores[..., :common] = first.transpose(0, 1)
+    scores[..., common:] = torch.matmul(asked, keys.transpose(2, 3))
+    capped_(scores, softcap)
+    scores[..., common + used :] = -torch.inf
+    if seen is not None:
+        groups = (len(asked), asked.shape[1], -1, seen.shape[1], scores.shape[-1])
+        own = scores.view(groups)[..., common : common + used]
+        own.masked_fill_(~seen[:, None, None], torch.finfo(torch.float32).min)
+    weights = torch.softmax(scores, -1, out=scores).to(values.dtype)
+    return torch.matmul(weights[..., common:], values), weights[..., :common].transpose(0, 1)
 
 
 def _one_query(
@@ -213,6 +232,11 @@ def _one_query(
     """
     rows, heads, _, width = q.shape
     count, (keys, values) = k.shape[2], (whole(k), whole(v))
+    if native.known(q, k, v):
+        asked, held = (q * scale).view(rows, k.shape[1], -1, width), (rows, k.shape[1], -1, width)
+        seen = None if mask is None else mask[:, 0, :, -count:].expand(rows, -1, -1)
+        found, _ = attend(asked, None, keys.view(held), values.view(held), count, seen, softcap)
+        return found.view(rows, 1, heads, width)
     asked = (q * scale).reshape(len(keys), -1, width)
     scores = torch.bmm(asked, keys.transpose(1, 2)).float()
     capped_(scores, softcap)

@@ -14,9 +14,11 @@ from transformers.cache_utils import Cache
 
 from tunewright.core.errors import ModelError
 from tunewright.models.kvcache import ROOM, behind, branched, empty_cache, joined
+from tunewright.models.resting import resting
 from tunewright.models.runner import Runner, evaluating
 from tunewright.models.sampling import Sampling, choose, draw
 from tunewright.models.textstream import Decode, TextStream
+from tunewright.models.width import AtOnce, rows_at_once
 
 SHARED_FROM = 16  # a common beginning shorter than this is not worth a pass of its own
 # Columns per prompt pass: bounds its memory and, as prompts are sorted by length, its padding. A processor is
@@ -95,15 +97,21 @@ class Flight:
 
 
 class Batcher:
-    """Runs one model over the rows of one call of ``generate``; ``ModelError`` if it cannot take them."""
+    """Runs one model over the rows of one call of ``generate``; ``ModelError`` if it cannot take them.
 
-    def __init__(self, model: nn.Module, rows: list[Row], sampling: Sampling) -> None:
+    ``alone`` says that nobody else uses the model or changes its weights until all rows are done.
+    """
+
+    def __init__(self, model: nn.Module, rows: list[Row], sampling: Sampling, alone: bool = True) -> None:
         self._runner = Runner(model)
         self._rows = rows
         self._sampling = sampling
         for row in rows:
             row.limit = min(row.limit, self._runner.room(row.index, row.prompt))
         self._mixed = len({row.adapter for row in rows}) > 1 or any(row.adapter for row in rows)
+        # Where others may use the model between two tokens, or rows differ in adapter, no weights rest.
+        most = max((row.limit for row in rows), default=0)
+        self._copies_for = most if alone and not self._mixed else 0
         self._prefix = self._runner.virtual  # what stands before every prompt, one line of the cache
         self._virtual = self._prefix.get_seq_length() if self._prefix else 0
         self._shared = 0  # tokens of the prompts that are part of the prefix
@@ -112,12 +120,13 @@ class Batcher:
         longest = max((n + row.limit - 1 for n, row in zip(lengths, rows, strict=True)), default=0)
         self._may_share = self._runner.settle_rope(min(lengths, default=0), longest)
 
-    def run(self, batch_size: int) -> Iterator[Row]:
+    def run(self, batch_size: AtOnce) -> Iterator[Row]:
         """Yield a row whenever it got a token; the longest prompts go first, so that memory peaks early."""
         waiting = deque(sorted(self._rows, key=lambda row: (-len(row.prompt), row.prompt, row.adapter or "")))
         flight: Flight | None = None
-        with evaluating(self._runner.model):
+        with evaluating(self._runner.model), resting(self._runner.model, self._copies_for):
             self._extend_prefix()
+            batch_size = self._width() if batch_size == "auto" else batch_size
             while waiting or flight:
                 free = batch_size - sum(not row.done for row in flight.rows) if flight else batch_size
                 refill = bool(waiting) and free * REARRANGE_AT >= batch_size
@@ -130,6 +139,12 @@ class Batcher:
                     flight = self._joined(parts)
                 if flight:
                     yield from self._advance(flight)
+
+    def _width(self) -> int:
+        """How many rows to have under way, by what the longest holds for itself."""
+        columns = max((len(row.prompt) + row.limit for row in self._rows), default=1)
+        columns += self._virtual - self._ahead
+        return rows_at_once(self._runner.model, columns)
 
     @torch.inference_mode()
     def _extend_prefix(self) -> None:

@@ -19,8 +19,9 @@ from tunewright.core.errors import ConfigError
 from tunewright.models.decoding import Batcher, Row
 from tunewright.models.sampling import Sampling
 from tunewright.models.textstream import Decode
+from tunewright.models.width import AtOnce
 
-__all__ = ["Generated", "Sampling", "generate", "stream"]
+__all__ = ["AtOnce", "Generated", "Sampling", "generate", "stream"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,7 @@ def generate(
     prompts: Sequence[Sequence[int]],
     sampling: Sampling,
     *,
-    batch_size: int = 32,
+    batch_size: AtOnce = "auto",
     decode: Decode | None = None,
     adapters: Sequence[str | None] | None = None,
     on_token: Callable[[int, int], None] | None = None,
@@ -53,14 +54,15 @@ def generate(
 ) -> list[Generated]:
     """Continue each prompt (token ids); results in the order of ``prompts``.
 
+    ``batch_size`` rows are under way at once; ``auto`` takes as many as pay and as memory allows.
     ``decode`` (ids -> text) is needed for stop strings. ``adapters`` names the LoRA adapter of each prompt,
     None for the base, where a PEFT model has several; see ``models.adapters``. ``on_token(row, id)`` hears
     every token but stop ids, ``on_progress(rows finished, rows)`` every finished row. Raises ``ConfigError``
     for unusable arguments, and ``ModelError`` for a prompt the model cannot take or logits that are not
     finite.
     """
-    if batch_size < 1:
-        raise ConfigError(f"batch_size is {batch_size}; use at least 1")
+    if batch_size != "auto" and batch_size < 1:
+        raise ConfigError(f"batch_size is {batch_size}; use auto, or at least 1")
     if sampling.stop_strings and decode is None:
         raise ConfigError("stop_strings are found in the text: pass decode=tokenizer.decode as well")
     watch = decode if sampling.stop_strings else None
@@ -81,7 +83,7 @@ def generate(
 def stream(model: nn.Module, prompt: Sequence[int], sampling: Sampling, decode: Decode) -> Iterator[str]:
     """The text ``generate`` gives for one prompt, in pieces: whole characters, nothing of a stop string."""
     row = Row(0, prompt, sampling, decode)
-    for _ in Batcher(model, [row], sampling).run(1):
+    for _ in Batcher(model, [row], sampling, alone=False).run(1):
         assert row.text is not None
         if piece := row.text.ready(final=row.done):
             yield piece

@@ -7,13 +7,18 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from tunewright.core.errors import ConfigError
 from tunewright.core.hashing import unit_interval
+from tunewright.models.native import ops as native
+from tunewright.models.native.decode import pick
 
 NUCLEUS_GUESS = (
-    1024  # tokens sorted at first for top_p; the whole vocabulary only if they hold too little mass
+    1024  # likeliest tokens looked at first for top_p; four times as many where they hold too little
 )
+AT_ONCE = 2**20  # bytes of float32 logits worked on together: what a core keeps close to it
+STRETCH = 256  # tokens whose probabilities are first added up together
 LARGEST_DRAW = 1 - 2**-40  # below 1 in float64 even after scaling, so an inverse CDF never runs off its end
 
 
@@ -62,38 +67,83 @@ def choose(logits: Tensor, draws: Sequence[float] | None, sampling: Sampling) ->
     top-k and top-p, which is what a policy gradient needs. A row whose logits are not finite gets NaN or inf.
     ``draws`` holds one uniform number per row and is not read when the temperature is 0.
     """
-    logits = logits.float()
+    rows, vocabulary = logits.shape
     if sampling.temperature == 0:
-        tokens = logits.argmax(-1)
+        draws = None
     else:
-        assert draws is not None and len(draws) == len(logits), "sampling needs one draw per row"
-        probs = truncate((logits / sampling.temperature).softmax(-1), sampling.top_k, sampling.top_p)
-        tokens = _inverse_cdf(probs, torch.tensor(draws, dtype=torch.float64, device=logits.device))
-    return tokens, logits.gather(-1, tokens[:, None])[:, 0] - logits.logsumexp(-1)
+        assert draws is not None and len(draws) == rows, "sampling needs one draw per row"
+    uncut = sampling.top_p == 1 and not 0 < sampling.top_k < vocabulary
+    if (draws is None or uncut) and native.known(logits):
+        shares = None if draws is None else torch.tensor(draws, dtype=torch.float64)
+        return pick(logits, shares, sampling.temperature)
+    size = max(1, AT_ONCE // (4 * vocabulary)) if logits.device.type == "cpu" else max(1, rows)
+    tokens = logits.new_empty(rows, dtype=torch.long)
+    logprobs = logits.new_empty(rows, dtype=torch.float32)
+    for start in range(0, rows, size):
+        part = slice(start, start + size)
+        given = (
+            torch.tensor(draws[part], dtype=torch.float64, device=logits.device)
+            if draws is not None
+            else None
+        )
+        tokens[part], logprobs[part] = _chosen(logits[part].float(), given, sampling)
+    return tokens, logprobs
 
 
-def truncate(probs: Tensor, top_k: int, top_p: float) -> Tensor:
-    """``probs`` (B, V) with all but the ``top_k`` likeliest set to 0, then all but the smallest set of the
-    likeliest that holds ``top_p`` of what is left. Not renormalised."""
-    vocabulary = probs.shape[-1]
+def _chosen(logits: Tensor, draws: Tensor | None, sampling: Sampling) -> tuple[Tensor, Tensor]:
+    """``choose`` for a few rows, whose float32 ``logits`` (B, V) are overwritten where they are a copy."""
+    top, tokens = logits.max(-1)
+    below = logits - top[:, None]
+    if sampling.temperature == 0:
+        return tokens, -below.exp_().sum(-1).log()
+    assert draws is not None
+    mass = below.exp()
+    norms = mass.sum(-1).log()
+    if sampling.temperature != 1:
+        mass = (below / sampling.temperature).exp_()
+    tokens = _inverse_cdf(truncate(mass, sampling.top_k, sampling.top_p), draws)
+    return tokens, below.gather(-1, tokens[:, None])[:, 0] - norms
+
+
+def truncate(mass: Tensor, top_k: int, top_p: float) -> Tensor:
+    """Probabilities ``mass`` (B, V), times any factor, with all but the ``top_k`` likeliest set to 0.
+
+    Then all but the smallest set of the likeliest that holds ``top_p`` of what is left. Not renormalised.
+    """
+    vocabulary = mass.shape[-1]
     if not 0 < top_k < vocabulary and top_p == 1:
-        return probs
-    top, where = probs.topk(min(top_k or NUCLEUS_GUESS, vocabulary))
-    if not top_k and bool((top.sum(-1) < top_p).any()):
-        top, where = probs.sort(-1, descending=True)
+        return mass
+    kept = min(top_k or NUCLEUS_GUESS, vocabulary)
+    top, where = mass.topk(kept)
+    wanted = top_p * (top if top_k else mass).sum(-1, keepdim=True)
+    while kept < vocabulary and not top_k and bool((top.sum(-1, keepdim=True) < wanted).any()):
+        kept = min(4 * kept, vocabulary)
+        top, where = mass.topk(kept)
     if top_p < 1:
-        mass = top.sum(-1, keepdim=True) if top_k else probs.sum(-1, keepdim=True)
         before = top.cumsum(-1) - top
-        top = top.masked_fill(before >= top_p * mass, 0)
-    return torch.zeros_like(probs).scatter_(-1, where, top)
+        top = top.masked_fill(before >= wanted, 0)
+    return torch.zeros_like(mass).scatter_(-1, where, top)
 
 
-def _inverse_cdf(probs: Tensor, draws: Tensor) -> Tensor:
-    """The token at which the running sum of ``probs`` (B, V), in vocabulary order, passes ``draws`` (B,).
+def _inverse_cdf(mass: Tensor, draws: Tensor) -> Tensor:
+    """The token at which the running sum of ``mass`` (B, V), in vocabulary order, passes its share ``draws``
+    (B,) float64: first the stretch of the vocabulary, then the token in it.
 
     Vocabulary order, not sorted order: two nearly equal tokens may swap places in a sort when rounding
     differs between batches, and the draw would land on the other one.
     """
-    running = probs.cumsum(-1, dtype=torch.float64)
-    target = draws[:, None] * running[:, -1:]
-    return torch.searchsorted(running, target, right=True)[:, 0].clamp_(max=probs.shape[-1] - 1)
+    vocabulary = mass.shape[-1]
+    stretches = F.pad(mass, (0, -vocabulary % STRETCH)).view(len(mass), -1, STRETCH)
+    which, share = _passed(stretches.sum(-1), draws)
+    inside = stretches[torch.arange(len(mass), device=mass.device), which]
+    return (which * STRETCH + _passed(inside, share)[0]).clamp_(max=vocabulary - 1)
+
+
+def _passed(mass: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
+    """Where the running sum of ``mass`` (B, n) passes ``share`` (B,) of all, and how far into that piece."""
+    running = mass.cumsum(-1, dtype=torch.float64)
+    target = share[:, None] * running[:, -1:]
+    at = torch.searchsorted(running, target, right=True).clamp_(max=mass.shape[-1] - 1)
+    piece = mass.gather(-1, at).double()
+    into = 1 - (running.gather(-1, at) - target) / piece
+    return at[:, 0], into[:, 0].clamp_(0, LARGEST_DRAW)

@@ -19,7 +19,7 @@ from torch import nn
 
 from tunewright.core.errors import ConfigError
 from tunewright.core.records import Message
-from tunewright.models.generate import Generated, Sampling, generate
+from tunewright.models.generate import AtOnce, Generated, Sampling, generate
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class TransformersSampler:
     model: nn.Module
     sampling: Sampling
     decode: Decode
-    batch_size: int = 32
+    batch_size: AtOnce = "auto"
     on_progress: Callable[[int, int], None] | None = None  # of each call, see ``generate``
 
     def sample(self, prompts: Sequence[Sequence[int]], group: int, seed: int) -> list[list[Sampled]]:

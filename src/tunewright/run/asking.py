@@ -15,7 +15,7 @@ from tunewright.evaluate.metrics import METRICS
 from tunewright.evaluate.runner import Evaluator, Question, drawn, longest_answer, questions, reading
 from tunewright.evaluate.suggest import suggest
 from tunewright.models.forward import ModelForward
-from tunewright.models.generate import Sampling
+from tunewright.models.generate import AtOnce, Sampling
 from tunewright.models.load import Loaded
 from tunewright.models.save import own_stop_ids
 from tunewright.run.compose import context_of
@@ -28,7 +28,7 @@ class Asking:
     metrics: Sequence[str]
     max_new_tokens: int
     piece: int = 2048
-    batch_size: int = 32
+    batch_size: AtOnce = "auto"
     micro_tokens: int = 2048
 
 

@@ -18,7 +18,7 @@ from tunewright.data.render import Renderer
 from tunewright.evaluate.baselines import with_shots
 from tunewright.evaluate.metrics import METRICS
 from tunewright.evaluate.runner import Answers, Question, drawn
-from tunewright.models.generate import Sampling
+from tunewright.models.generate import AtOnce, Sampling
 from tunewright.models.load import Loaded
 from tunewright.models.save import own_stop_ids
 from tunewright.objectives.dialogue import Ask, Dialogue, Environment, shown_to_rewards
@@ -55,7 +55,7 @@ class RewardJudge:
     metrics: Sequence[str]
     rewards: RewardSet
     sampling: Sampling
-    batch_size: int
+    batch_size: AtOnce
     context: int
     on_progress: Callable[[int, int], None]
     talk: Talk | None = None

@@ -11,6 +11,7 @@ import torch
 
 from tunewright.core.errors import ConfigError
 from tunewright.core.paths import RunDir
+from tunewright.models.generate import AtOnce
 from tunewright.run.compose import make_adapter, objective_of
 from tunewright.run.recipe import Recipe
 from tunewright.run.resolve import Resolved, read_recipe
@@ -31,7 +32,7 @@ class Judging:
     shots_from: str | None = None
     max_new_tokens: int | None = None
     piece: int | None = None
-    batch_size: int | None = None
+    batch_size: AtOnce | None = None
     micro_tokens: int | None = None
     level: float | None = None
     device: str | None = None
@@ -57,7 +58,7 @@ class Settled:
     shots_from: str | None = None
     max_new_tokens: int | None = None
     piece: int = 2048
-    batch_size: int = 32
+    batch_size: AtOnce = "auto"
     micro_tokens: int = 2048
     level: float = 0.95
     device: str = "auto"

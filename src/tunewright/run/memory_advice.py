@@ -13,6 +13,7 @@ from tunewright.run.memory_plan import ANSWER, EVERY, TRAIN, Case, Prediction
 from tunewright.run.recipe import Recipe, merged_values
 
 Settings = Mapping[str, Any]
+MANY = 64  # answers at once, half of which are proposed first in place of as many as pay
 LEAST_TOKENS = 64  # smallest micro-batch that is proposed
 WHOLE = ("full", "freeze")  # methods that keep weights in float32, whatever model.dtype says
 BARE = 16  # rank of a LoRA that is proposed in place of another method
@@ -51,7 +52,8 @@ def ladders(case: Case) -> Iterator[Ladder]:
     recipe, longest = case.recipe, case.longest
     pieces = [n for n in _halves(recipe.train.at_once, LEAST_TOKENS) if 2 * n > longest]
     yield Ladder(TRAIN, tuple({"train.micro_tokens": n} for n in pieces))
-    yield Ladder(ANSWER, tuple({"evaluate.batch_size": n} for n in _halves(recipe.evaluate.batch_size, 1)))
+    at_once = MANY if recipe.evaluate.batch_size == "auto" else recipe.evaluate.batch_size
+    yield Ladder(ANSWER, tuple({"evaluate.batch_size": n} for n in _halves(at_once, 1)))
     more = [n for n in (case.layers // 2, case.layers) if n > recipe.train.memory.recomputed]
     yield Ladder(TRAIN, tuple({"train.memory.checkpoint_layers": n} for n in more))
     if recipe.train.optim.name == "adamw":

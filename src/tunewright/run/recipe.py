@@ -285,7 +285,9 @@ class EvaluateSection(Settings):
         "auto", description="Validate every so many steps; auto is four times an epoch."
     )
     rows: int | None = Field(None, ge=2, description="Score at most this many test rows.")
-    batch_size: int = Field(32, ge=1, description="Answers generated at once.")
+    batch_size: Positive | Auto = Field(
+        "auto", description="Answers generated at once; auto takes as many as pay and as memory allows."
+    )
     level: float = Field(0.95, gt=0.5, lt=1.0, description="Level of the intervals.")
 
 

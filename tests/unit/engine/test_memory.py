@@ -4,6 +4,7 @@ import psutil
 import pytest
 import torch
 
+from tunewright.core import memory as core_memory
 from tunewright.engine import memory
 
 MB = 2**20
@@ -36,21 +37,21 @@ def test_what_a_group_leaves(tmp_path, folder, files, left):
     (tmp_path / folder).mkdir(parents=True, exist_ok=True)
     for name, text in files.items():
         (tmp_path / folder / name).write_text(text + "\n")
-    assert set(memory._free_in_group(tmp_path, ["/job/part"])) == {left}
+    assert set(core_memory._free_in_groups(tmp_path, ["/job/part"])) == {left}
 
 
 def test_no_limit_leaves_it_to_the_machine(tmp_path):
     (tmp_path / "memory.max").write_text("max")
     (tmp_path / "memory.current").write_text("400")
-    assert memory._free_in_group(tmp_path, ["/"]) == []
+    assert core_memory._free_in_groups(tmp_path, ["/"]) == []
 
 
 def test_the_smallest_room_counts(monkeypatch):
     cpu = torch.device("cpu")
-    monkeypatch.setattr(memory, "_free_in_group", lambda root, groups: [300.0 * MB, 50.0 * MB])
+    monkeypatch.setattr(core_memory, "_free_in_groups", lambda root, groups: [300.0 * MB, 50.0 * MB])
     monkeypatch.setattr(memory, "resident_mb", lambda device: 7.0)
     assert memory.room_mb(cpu) == 57
-    monkeypatch.setattr(memory, "_free_in_group", lambda root, groups: [])
+    monkeypatch.setattr(core_memory, "_free_in_groups", lambda root, groups: [])
     assert memory.room_mb(cpu) == pytest.approx(psutil.virtual_memory().available / MB, rel=0.2)
 
 

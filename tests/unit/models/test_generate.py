@@ -14,9 +14,10 @@ from transformers import AutoModelForCausalLM, GPT2Config, MambaConfig
 from tests.tiny import FAMILIES, tiny_model, tiny_tokenizer
 from tunewright.core.errors import ConfigError, ModelError
 from tunewright.models import attention, decoding
+from tunewright.models import sampling as sampling_module
 from tunewright.models.generate import Generated, generate, stream
 from tunewright.models.runner import Runner
-from tunewright.models.sampling import Sampling, choose, draw, truncate
+from tunewright.models.sampling import LARGEST_DRAW, Sampling, choose, draw, truncate
 from tunewright.models.textstream import TextStream
 
 VOCABULARY = 420
@@ -351,8 +352,25 @@ def test_truncate_worked_values():
     assert truncate(probs, 0, 0.6)[0].tolist() == pytest.approx([0, 0.4, 0, 0.3])  # 0.4 < 0.6 <= 0.7
     assert truncate(probs, 0, 0.71)[0].tolist() == pytest.approx([0, 0.4, 0.2, 0.3])
     assert truncate(probs, 3, 0.4)[0].tolist() == pytest.approx([0, 0.4, 0, 0])  # 0.4 / 0.9 >= 0.4
-    wide = torch.ones(1, 5000) / 5000  # the first 1024 hold too little, so all are sorted
+    wide = torch.ones(1, 5000) / 5000  # the first 1024 hold too little, the first 4096 do
     assert int((truncate(wide, 0, 0.5) > 0).sum()) == pytest.approx(2500, abs=2)
+
+
+def test_draws_are_those_of_the_plain_running_sum(monkeypatch):
+    """Whole stretches without mass, a last one that is not full, several pieces of rows."""
+    monkeypatch.setattr(sampling_module, "AT_ONCE", 4 * 4 * 1000)
+    torch.manual_seed(0)
+    logits = torch.randn(40, 1000)
+    logits[:, 256:512] = -1e4
+    logits[20:, -232:] = -1e4
+    draws = [0.0, LARGEST_DRAW, *torch.rand(38).tolist()]
+    tokens, logprobs = choose(logits, draws, Sampling(temperature=1.0))
+    running = logits.softmax(-1).cumsum(-1, dtype=torch.float64)
+    target = torch.tensor(draws, dtype=torch.float64)[:, None] * running[:, -1:]
+    assert tokens.tolist() == torch.searchsorted(running, target, right=True)[:, 0].tolist()
+    expected = logits.log_softmax(-1).gather(-1, tokens[:, None])[:, 0]
+    assert logprobs.tolist() == pytest.approx(expected.tolist(), abs=1e-5)
+    assert all(logits[row, token] > -1e4 for row, token in enumerate(tokens))
 
 
 def test_choose_reports_the_untempered_logprob():

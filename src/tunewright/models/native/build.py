@@ -1,4 +1,4 @@
-"""Compiles ``kernels.cpp`` for this CPU with the machine's own compiler, keeps the result and loads it."""
+"""Compiles the sources beside it for this CPU by the machine's own compiler, keeps and loads the result."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from tunewright.core.paths import cache_dir, written_atomically
 
 SWITCH = "TUNEWRIGHT_KERNELS"  # auto (the default), off, or required
 HERE = Path(__file__).parent
-SOURCES = (HERE / "kernels.cpp", HERE / "vectors.h")
+PROGRAMS = (HERE / "kernels.cpp", HERE / "decode.cpp")
+SOURCES = (*PROGRAMS, HERE / "vectors.h")
 FLAGS = (
     *("-O3", "-march=native", "-std=c++17", "-fopenmp"),
     *("-fno-exceptions", "-fno-rtti", "-fno-math-errno", "-fno-trapping-math"),
@@ -70,7 +71,7 @@ def _compiled() -> tuple[Path, str]:
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with written_atomically(path) as temporary:
-            _output([compiler, *FLAGS, "-shared", "-fPIC", "-o", str(temporary), str(SOURCES[0]), "-lm"])
+            _output([compiler, *FLAGS, "-shared", "-fPIC", "-o", str(temporary), *map(str, PROGRAMS), "-lm"])
     return path, version
 
 

@@ -3,7 +3,6 @@
 // Tensors are contiguous, in float32 or bfloat16 (kind 0 or 1), and are computed in float32. Rows are split over
 // the threads of OpenMP, which are torch's own; no result depends on their number. The mathematics stands beside
 // the functions of these names in ops.py.
-#include <cstdlib>
 #include <type_traits>
 
 #include "vectors.h"
@@ -11,13 +10,6 @@
 namespace {
 
 constexpr long STEP = 64;  // rows whose gradients of a weight are added up in one sum
-
-// Memory of a thread for one row; nothing here needs the library of C++, which another compiler may not link.
-struct Space {
-  float *row;
-  explicit Space(long width) : row((float *)std::malloc((width + 1) * sizeof(float))) {}
-  ~Space() { std::free(row); }
-};
 
 template <class X, class W, class Y>
 void rms_forward(const X *x, const W *w, Y *y, float *inverse, long rows, long width, float eps, float plus, bool late) {

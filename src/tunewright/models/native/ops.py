@@ -36,7 +36,7 @@ def rms_forward(x: Tensor, weight: Tensor, eps: float, plus: float, late: bool) 
     y = torch.empty_like(x, dtype=torch.promote_types(x.dtype, weight.dtype))
     inverse = x.new_empty(rows, dtype=torch.float32)
     kinds = (KINDS[x.dtype], KINDS[weight.dtype])
-    _call("rms_forward", *kinds, x, weight, y, inverse, rows, x.shape[-1], float(eps), float(plus), int(late))
+    call("rms_forward", *kinds, x, weight, y, inverse, rows, x.shape[-1], float(eps), float(plus), int(late))
     return y, inverse
 
 
@@ -51,7 +51,7 @@ def rms_backward(
     d_x = torch.empty_like(x)
     parts = x.new_zeros(-(-rows // STEP), width, dtype=torch.float32) if for_weight else None
     kinds = (KINDS[x.dtype], KINDS[weight.dtype])
-    _call("rms_backward", *kinds, grad, x, weight, inverse, d_x, parts, rows, width, float(plus))
+    call("rms_backward", *kinds, grad, x, weight, inverse, d_x, parts, rows, width, float(plus))
     return d_x, None if parts is None else parts.sum(0).to(weight.dtype)
 
 
@@ -59,7 +59,7 @@ def glu_forward(gate: Tensor, up: Tensor, kind: str) -> Tensor:
     """f(gate) up with the f of ``GATES``; of one shape and format."""
     gate, up = gate.contiguous(), up.contiguous()
     y = torch.empty_like(gate)
-    _call("glu_forward", KINDS[gate.dtype], GATES.index(kind), gate, up, y, gate.numel())
+    call("glu_forward", KINDS[gate.dtype], GATES.index(kind), gate, up, y, gate.numel())
     return y
 
 
@@ -67,7 +67,7 @@ def glu_backward(grad: Tensor, gate: Tensor, up: Tensor, kind: str) -> tuple[Ten
     """Gradients of gate and up: g up f'(gate) and g f(gate)."""
     grad, gate, up = grad.contiguous(), gate.contiguous(), up.contiguous()
     d_gate, d_up = torch.empty_like(gate), torch.empty_like(up)
-    _call("glu_backward", KINDS[gate.dtype], GATES.index(kind), grad, gate, up, d_gate, d_up, gate.numel())
+    call("glu_backward", KINDS[gate.dtype], GATES.index(kind), grad, gate, up, d_gate, d_up, gate.numel())
     return d_gate, d_up
 
 
@@ -79,7 +79,7 @@ def softmax_(scores: Tensor, ahead: int, window: int | None, softcap: float | No
     norms = scores.new_empty(scores.shape[:-1], dtype=torch.float32)
     queries, keys = scores.shape[-2:]
     rows = norms.numel()
-    _call(
+    call(
         "softmax_forward",
         KINDS[scores.dtype],
         scores,
@@ -110,7 +110,7 @@ def softmax_backward_(
     norms, within = norms.contiguous(), within.contiguous()
     kind, (queries, keys) = KINDS[scores.dtype], scores.shape[-2:]
     rows = norms.numel()
-    _call(
+    call(
         "softmax_backward",
         kind,
         scores,
@@ -136,7 +136,7 @@ def choose_(
     """
     chosen = logits.new_empty(len(logits), dtype=torch.float32)
     ids, factors = ids.contiguous(), None if factors is None else factors.contiguous()
-    _call(
+    call(
         "choose",
         KINDS[logits.dtype],
         logits,
@@ -150,7 +150,7 @@ def choose_(
     return chosen
 
 
-def _call(name: str, *arguments: Any) -> None:
+def call(name: str, *arguments: Any) -> None:
     """Tensors go as addresses, whole numbers as long, others as float."""
     if any(isinstance(given, Tensor) and _stands_in(given) for given in arguments):
         return

@@ -2,6 +2,7 @@
 #pragma once
 #include <cmath>
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
 #ifdef __AVX512BF16__
 #include <immintrin.h>
@@ -138,3 +139,10 @@ inline Floats exp_(Floats x) {
 }
 inline Floats sigmoid(Floats x) { return 1.f / (1.f + exp_(-x)); }
 inline Floats tanh_(Floats x) { return 1.f - 2.f / (1.f + exp_(2.f * x)); }
+
+// Memory of a thread for one row; nothing here needs the library of C++, which another compiler may not link.
+struct Space {
+  float *row;
+  explicit Space(long width) : row((float *)std::malloc((width + 1) * sizeof(float))) {}
+  ~Space() { std::free(row); }
+};
