@@ -114,13 +114,16 @@ def order(rows: int, batch: int) -> list[int]:
     return [row for planned in steps_in_order([1] * rows, Pace(1, batch)) for row in planned.rows]
 
 
-def timed(job: Job, batch: int, rate: float, micro_tokens: int, count: Callable[[Tokens], int]) -> Result:
+def timed(
+    job: Job, batch: int, rate: float, micro_tokens: int, count: Callable[[Tokens], int], lanes: int = 1
+) -> Result:
     """Our side: the loop itself over ``job.train`` at a constant rate; ``count`` is what a row counts."""
     settings = FitSettings(
         epochs=1,
         learning_rate=rate,
         tokens_per_step=batch,
         micro_tokens=micro_tokens,
+        lanes=lanes,
         schedule="constant",
         warmup=0.0,
     )

@@ -97,7 +97,8 @@ def ours(rows: list[Tokens], method: str, micro_tokens: int) -> Result:
     forward = ModelForward(model, compute=loaded.precision.dtype)
     objective = make_objective("sft", options_of("sft", {}))
     job = Job(model, forward, objective, rows, adapter=adapter)
-    return timed(job, BATCH, RATES[method], micro_tokens, lambda row: row.size)
+    lanes = torch.get_num_threads() if method == "lora" else 1  # as train.lanes=auto has it
+    return timed(job, BATCH, RATES[method], micro_tokens, lambda row: row.size, lanes)
 
 
 def written(rows: list[Tokens], path: Path) -> Path:
@@ -122,7 +123,7 @@ def main() -> None:
     parser.add_argument("--settings", action="store_true")
     parser.add_argument("--rows", type=int, default=48)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--micro-tokens", type=int, default=1024)
+    parser.add_argument("--micro-tokens", type=int, default=2048)
     parser.add_argument("--picture", type=Path, help="draw the losses of all sides into this file")
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()

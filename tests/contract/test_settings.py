@@ -235,7 +235,8 @@ def test_lanes_change_how_but_not_what(place, plain, monkeypatch):
         return session.recipe.train.lanes, session.resolved.sources["train.lanes"]
 
     monkeypatch.setattr(lanes.torch, "get_num_threads", lambda: 3)
-    assert found() == (3, "auto: 3 core(s), 2048 tokens at once")
+    value, source = found()
+    assert value == 3 and re.fullmatch(r"auto: 3 core\(s\), 2048 tokens at once, rows of up to \d+", source)
     assert found(train__micro_tokens=1024)[0] == 2 and found(train__micro_tokens=1000)[0] == 1
     assert found(train__lanes=1)[0] == 1
     in_backward = {"train.memory.update": "in_backward", "train.optim.clip_norm": 0.0}

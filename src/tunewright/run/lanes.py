@@ -21,23 +21,27 @@ LEAST = 512  # tokens of a lane; with fewer its products are slower than what is
 GRADIENTS = 2**25  # trained numbers, of whose gradients every lane has a copy
 
 
-def pin_lanes(session: Session, parts: compose.Parts) -> None:
-    """Work out ``train.lanes``. Raises ``ConfigError`` where more than one is asked for and cannot be had."""
+def pin_lanes(session: Session, parts: compose.Parts, longest: int) -> None:
+    """Work out ``train.lanes``, each with room for the ``longest`` row.
+
+    Raises ``ConfigError`` where more than one is asked for and cannot be had.
+    """
     asked = session.recipe.train.lanes
-    if asked == 1:
-        return
-    hindrance = _impossible(session, parts)
     if asked != "auto":
-        if hindrance is not None:
-            raise ConfigError(f"{NAME} is {asked}, but {hindrance}; set {NAME}=auto")
+        if asked > 1 and (why := _impossible(session, parts)) is not None:
+            raise ConfigError(f"{NAME} is {asked}, but {why}; set {NAME}=auto")
         return
-    cores, tokens = torch.get_num_threads(), session.recipe.train.at_once
-    lanes = max(1, min(cores, tokens // LEAST))
-    why = hindrance or _unwise(session, parts)
-    if why is None:
-        session.resolved = session.resolved.pin(NAME, lanes, f"{cores} core(s), {tokens} tokens at once")
-    else:
-        session.resolved = session.resolved.pin(NAME, 1, why)
+    tokens = session.recipe.train.at_once
+    count = max(1, min(cores_to_share(session, parts), tokens // max(LEAST, longest)))
+    why = _impossible(session, parts) or _unwise(session, parts)
+    why = why or f"{torch.get_num_threads()} core(s), {tokens} tokens at once, rows of up to {longest}"
+    session.resolved = session.resolved.pin(NAME, count, why)
+
+
+def cores_to_share(session: Session, parts: compose.Parts) -> int:
+    """How many lanes there may be by ``auto``."""
+    hindered = _impossible(session, parts) or _unwise(session, parts)
+    return 1 if hindered else torch.get_num_threads()
 
 
 def _impossible(session: Session, parts: compose.Parts) -> str | None:

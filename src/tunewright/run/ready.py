@@ -64,7 +64,7 @@ def make_ready(
     session.resolved = pin_all(session.resolved, parts, splits, sequences)
     pin_sizes(session, parts, sequences, room)
     session.resolved = pin_cache(session, parts, sequences)
-    pin_lanes(session, parts)
+    pin_lanes(session, parts, max(tokens.size for tokens in sequences.train))
     for sentence in remarks(session.recipe, parts.objective, parts.loaded.precision.device.type):
         session.warn(sentence)
     kind = kind_for(parts.objective)
