@@ -3,7 +3,6 @@
 // As in kernels.cpp tensors are contiguous, of kind 0 (float32) or 1 (bfloat16), and are computed in float32. The
 // mathematics stands beside the functions of these names in decode.py. No result depends on which other rows there
 // are, nor on the number of threads.
-#include <algorithm>
 #include <type_traits>
 
 #include "vectors.h"
@@ -12,6 +11,8 @@ namespace {
 
 constexpr long STRETCH = 256;  // tokens whose probabilities are added up first; as in sampling.py
 constexpr long TOGETHER = 4;   // queries that share what is loaded of a key or a value
+
+inline long least(long a, long b) { return a < b ? a : b; }
 
 // The sum of all lanes in four steps.
 inline float added(Floats x) {
@@ -130,7 +131,8 @@ long passed(const float *mass, long count, double &share) {
     running += mass[at];
   }
   at = at < count ? at : last;
-  share = std::min(std::max((target - running) / mass[at], 0.0), 1 - 0x1p-40);
+  double into = (target - running) / mass[at], most = 1 - 0x1p-40;
+  share = into > most ? most : into > 0 ? into : 0;
   return at;
 }
 
@@ -149,7 +151,7 @@ void pick(const T *logits, const double *draws, int64_t *tokens, float *logprobs
       float top = most(tops);
       long token = 0;
       for (long s = 0; s < stretches; s++) {
-        long from = s * STRETCH, to = std::min(width, from + STRETCH);
+        long from = s * STRETCH, to = least(width, from + STRETCH);
         Floats mass = every(0);
         in_vectors(from, to, [&](long j, auto n) {
           Floats x = only(get(own + j, n), n) - top;
@@ -160,7 +162,7 @@ void pick(const T *logits, const double *draws, int64_t *tokens, float *logprobs
       }
       if (draws) {
         double share = draws[i];
-        long from = passed(masses, stretches, share) * STRETCH, to = std::min(width, from + STRETCH);
+        long from = passed(masses, stretches, share) * STRETCH, to = least(width, from + STRETCH);
         in_vectors(from, to, [&](long j, auto n) {
           Floats x = get(own + j, n) - top;
           put(inside + j - from, x == -INFINITY ? every(0) : exp_(x * cold), n);

@@ -39,8 +39,8 @@ def pick(logits: Tensor, draws: Tensor | None, temperature: float) -> tuple[Tens
     the probabilities at ``temperature`` passes that share.
     """
     logits = logits.contiguous()
-    tokens = torch.empty(len(logits), dtype=torch.long)
-    logprobs = torch.empty(len(logits), dtype=torch.float32)
+    tokens = logits.new_empty(len(logits), dtype=torch.long)
+    logprobs = logits.new_empty(len(logits), dtype=torch.float32)
     cold = 1.0 if draws is None else 1.0 / temperature
     call("pick", KINDS[logits.dtype], logits, draws, tokens, logprobs, *logits.shape, cold)
     return tokens, logprobs
