@@ -145,6 +145,12 @@ def test_chosen_log_probabilities(scale, softcap, width, dtype):
 
 
 @compiled
+def test_a_token_that_does_not_exist_has_no_probability():
+    chosen = ops.choose_(drawn(3, 5), torch.tensor([-1, 2, 5]), 1.0, None, torch.ones(3))
+    assert chosen.isnan().tolist() == [True, False, True]
+
+
+@compiled
 def test_the_number_of_threads_changes_no_bit():
     x, w, grad = drawn(300, 64), drawn(64, seed=1), drawn(300, 64, seed=2)
     found, before = [], torch.get_num_threads()

@@ -177,14 +177,6 @@ void pick(const T *logits, const double *draws, int64_t *tokens, float *logprobs
   }
 }
 
-template <class F>
-void by_kind(long kind, F f) {
-  if (kind)
-    f(bfloat16{});
-  else
-    f(float{});
-}
-
 }  // namespace
 
 extern "C" {

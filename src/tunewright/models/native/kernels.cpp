@@ -180,7 +180,8 @@ void choose(T *logits, const int64_t *ids, const float *factors, float *chosen, 
         put(row + j, x, n);
         tops = larger(only(x, n), tops);
       });
-      float top = most(tops), mine = row[ids[i]];
+      const bool there = ids[i] >= 0 && ids[i] < width;  // what is not has no probability, which the caller sees
+      float top = most(tops), mine = there ? row[ids[i]] : NAN;
       in_vectors(0, width, [&](long j, auto n) {
         Floats p = exp_(only(get(row + j, n), n) - top);
         put(row + j, p, n);
@@ -189,7 +190,7 @@ void choose(T *logits, const int64_t *ids, const float *factors, float *chosen, 
       float all = sum(sums);
       chosen[i] = mine - top - std::log(all);
       if (!factors) continue;
-      row[ids[i]] -= all;
+      if (there) row[ids[i]] -= all;
       float factor = factors[i] / all;
       in_vectors(0, width, [&](long j, auto n) {
         Floats slope = get(row + j, n) * factor;
@@ -201,14 +202,6 @@ void choose(T *logits, const int64_t *ids, const float *factors, float *chosen, 
       });
     }
   }
-}
-
-template <class F>
-void by_kind(long kind, F f) {
-  if (kind)
-    f(bfloat16{});
-  else
-    f(float{});
 }
 
 }  // namespace

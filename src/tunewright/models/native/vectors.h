@@ -146,3 +146,12 @@ struct Space {
   explicit Space(long width) : row((float *)std::malloc((width + 1) * sizeof(float))) {}
   ~Space() { std::free(row); }
 };
+
+// Calls f with a number of the format that `kind` stands for: float32 or bfloat16.
+template <class F>
+void by_kind(long kind, F f) {
+  if (kind)
+    f(bfloat16{});
+  else
+    f(float{});
+}
