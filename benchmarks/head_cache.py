@@ -12,17 +12,15 @@ from __future__ import annotations
 import argparse
 import random
 import tempfile
-import time
 from collections.abc import Callable
-from itertools import pairwise
 from pathlib import Path
 
 import torch
+from race import seconds_by_epoch
 
 from tunewright.adapt.base import adapter_of
-from tunewright.core.events import Event, StepEnd
 from tunewright.core.records import Tokens
-from tunewright.engine.loop import Fit, FitSettings, Job
+from tunewright.engine.loop import FitSettings, Job
 from tunewright.models.forward import ModelForward
 from tunewright.models.frozen import FrozenForward, trunk_is_fixed
 from tunewright.models.load import load
@@ -49,24 +47,6 @@ def classifier() -> Objective:
     return objective
 
 
-def seconds_by_epoch(
-    model: torch.nn.Module, forward: ModelForward, rows: list[Tokens], epochs: int
-) -> list[float]:
-    """Train the head of ``model``; the clock at the end of each epoch, less that of the one before."""
-    ends: dict[int, float] = {}
-
-    def observe(event: Event) -> None:
-        if isinstance(event, StepEnd) and event.epoch == int(event.epoch):
-            ends[int(event.epoch)] = time.perf_counter()
-
-    how = FitSettings(epochs=epochs, learning_rate=0.01, tokens_per_step=512, micro_tokens=2048)
-    begun = time.perf_counter()
-    with tempfile.TemporaryDirectory() as folder:
-        Fit(Job(model, forward, classifier(), rows), how, Path(folder), observe).run()
-    marks = [begun, *(ends[epoch] for epoch in range(1, epochs + 1))]
-    return [after - before for before, after in pairwise(marks)]
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -80,6 +60,7 @@ def main() -> None:
     model = adapter_of("head").attach(loaded.model)
     assert trunk_is_fixed(model), "this model has dropout, so its states cannot be kept"
     rows = texts(options.rows, loaded.model.config.vocab_size)
+    how = FitSettings(epochs=options.epochs, learning_rate=0.01, tokens_per_step=512, micro_tokens=2048)
     found: dict[str, tuple[list[float], torch.Tensor]] = {}
     with tempfile.TemporaryDirectory() as cache:
         ways: dict[str, Callable[[], ModelForward]] = {
@@ -88,7 +69,7 @@ def main() -> None:
         }
         for name, forward in ways.items():
             attach(model, classifier().heads)
-            seconds = seconds_by_epoch(model, forward(), rows, options.epochs)
+            seconds = seconds_by_epoch(Job(model, forward(), classifier(), rows), how)
             found[name] = seconds, head_called(model, "score").weight.detach().clone()
             detach(model)
     tokens = sum(row.size for row in rows)

@@ -14,15 +14,14 @@ import argparse
 import random
 import tempfile
 import time
-from itertools import pairwise
 from pathlib import Path
 
 import torch
+from race import seconds_by_epoch
 
 from tunewright.adapt.base import adapter_of, trained_state
-from tunewright.core.events import Event, StepEnd
 from tunewright.core.records import Tokens
-from tunewright.engine.loop import Fit, FitSettings, Job
+from tunewright.engine.loop import FitSettings, Job
 from tunewright.models.causal import number_of_layers
 from tunewright.models.forward import ModelForward
 from tunewright.models.layer_cache import LayerCache, lower_layers
@@ -37,26 +36,6 @@ def texts(count: int, vocabulary: int) -> list[Tokens]:
     rng = random.Random(0)
     rows = [[rng.randrange(20, vocabulary) for _ in range(rng.randint(60, 140))] for _ in range(count)]
     return [Tokens(ids, [float(i >= len(ids) // 2) for i in range(len(ids))]) for ids in rows]
-
-
-def seconds_by_epoch(
-    model: torch.nn.Module, forward: ModelForward, rows: list[Tokens], epochs: int
-) -> list[float]:
-    """Train ``model``; the clock at the end of each epoch, less that of the one before."""
-    clock = time.perf_counter if forward.device.type == "cuda" else time.process_time
-    ends: dict[int, float] = {}
-
-    def observe(event: Event) -> None:
-        if isinstance(event, StepEnd) and event.epoch == int(event.epoch):
-            ends[int(event.epoch)] = clock()
-
-    how = FitSettings(epochs=epochs, learning_rate=1e-4, tokens_per_step=2048, micro_tokens=2048)
-    objective = make_objective("sft", options_of("sft", {}))
-    begun = clock()
-    with tempfile.TemporaryDirectory() as folder:
-        Fit(Job(model, forward, objective, rows), how, Path(folder), observe).run()
-    marks = [begun, *(ends[epoch] for epoch in range(1, epochs + 1))]
-    return [after - before for before, after in pairwise(marks)]
 
 
 def main() -> None:
@@ -75,6 +54,9 @@ def main() -> None:
     below, fault = lower_layers(model)
     assert fault is None, fault
     before, rows = trained_state(model), texts(options.rows, loaded.model.config.vocab_size)
+    clock = time.perf_counter if loaded.precision.device.type == "cuda" else time.process_time
+    how = FitSettings(epochs=options.epochs, learning_rate=1e-4, tokens_per_step=2048, micro_tokens=2048)
+    objective = make_objective("sft", options_of("sft", {}))
     found: dict[str, tuple[list[float], dict[str, torch.Tensor]]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for name in ("all layers every epoch", "states on disk"):
@@ -84,7 +66,7 @@ def main() -> None:
                 cache = LayerCache.begun(forward, below, Path(folder))
                 assert isinstance(cache, LayerCache), cache
                 forward.below = cache
-            seconds = seconds_by_epoch(model, forward, rows, options.epochs)
+            seconds = seconds_by_epoch(Job(model, forward, objective, rows), how, clock)
             found[name] = seconds, trained_state(model)
         room = sum(path.stat().st_size for path in Path(folder).iterdir())
     tokens = sum(row.size for row in rows)

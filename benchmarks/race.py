@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +142,23 @@ def timed(
         fit.run()
     counts = [sum(count(rows[row]) for row in planned.rows) for planned in fit.plan]
     return {"counts": counts, "ends": ends, "losses": losses, "peak_mb": peak_mb(fit.device)}
+
+
+def seconds_by_epoch(
+    job: Job, settings: FitSettings, clock: Callable[[], float] = time.perf_counter
+) -> list[float]:
+    """Train ``job``; the clock at the end of each epoch, less that of the one before."""
+    ends: dict[int, float] = {}
+
+    def observe(event: Event) -> None:
+        if isinstance(event, StepEnd) and event.epoch == int(event.epoch):
+            ends[int(event.epoch)] = clock()
+
+    begun = clock()
+    with tempfile.TemporaryDirectory() as folder:
+        Fit(job, settings, Path(folder), observe).run()
+    marks = [begun, *(ends[epoch] for epoch in range(1, settings.epochs + 1))]
+    return [after - before for before, after in pairwise(marks)]
 
 
 def matmul_rate(dtype: torch.dtype, rows: int = 1024, seconds: float = 2.0) -> float:

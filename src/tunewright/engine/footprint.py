@@ -38,8 +38,9 @@ def of_training(ledger: Ledger, job: Job, settings: FitSettings, most: Heaviest)
     """
     shortest = min(most.sequences, key=lambda tokens: tokens.size)
     small, large = ([shortest], list(most.sequences))
-    settings = replace(settings, epochs=EPOCHS, max_steps=None, tokens_per_step=2**62, lanes=1)
-    settings = replace(settings, every=0, save_every=0)
+    settings = replace(
+        settings, epochs=EPOCHS, max_steps=None, tokens_per_step=2**62, lanes=1, every=0, save_every=0
+    )
     device = next(job.model.parameters()).device
     batches = [build_batch(rows, range(len(rows)), device) for rows in (small, large)]
     fit = _Rehearsal(replace(job, train=large, validation=(), task_metrics=None), settings)

@@ -23,9 +23,8 @@ WORTH = 16  # tokens of the longest answer from which on the copies pay: one cos
 SHARE = 4  # the copies may take up to this part of the memory that is free
 ROWS = 32  # for which the weights are laid out; any number may come
 TOGETHER = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))  # names of layers that read the same
-OWN = (
-    "product_of_weights"  # attribute of a function put in a layer's place that computes the same as the layer
-)
+# Attribute of a function put in a layer's place that computes the same as the layer.
+OWN = "product_of_weights"
 
 
 class Factors(NamedTuple):
@@ -172,9 +171,7 @@ def _times(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 def _place(group: Group) -> None:
     """Give the layers of a group forwards that share a product, computed when the first of them is asked."""
     product = _Product([factors for _, factors in group])
-    waiting: dict[
-        int, tuple[Tensor, Tensor]
-    ] = {}  # states read and product, of layers that have not asked yet
+    waiting: dict[int, tuple[Tensor, Tensor]] = {}  # states and product of layers that have not asked yet
 
     def first(x: Tensor) -> Tensor:
         mine, *others = product(x)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
 
 from tunewright.adapt.bottleneck import Bottleneck
 from tunewright.adapt.freeze import Freeze
@@ -11,7 +10,7 @@ from tunewright.adapt.full import Full
 from tunewright.adapt.longlora import LongLora
 from tunewright.adapt.lora import Lora
 from tunewright.core.errors import ConfigError
-from tunewright.models.frozen import trunk_is_fixed
+from tunewright.models.frozen import drops_at_random, trunk_is_fixed
 from tunewright.run import compose
 from tunewright.run.session import Session
 
@@ -31,17 +30,15 @@ def pin_lanes(session: Session, parts: compose.Parts, longest: int) -> None:
         if asked > 1 and (why := _impossible(session, parts)) is not None:
             raise ConfigError(f"{NAME} is {asked}, but {why}; set {NAME}=auto")
         return
-    tokens = session.recipe.train.at_once
-    count = max(1, min(cores_to_share(session, parts), tokens // max(LEAST, longest)))
+    (cores, why), tokens = cores_to_share(session, parts), session.recipe.train.at_once
+    why = why or f"{cores} core(s), {tokens} tokens at once, rows of up to {longest}"
+    session.resolved = session.resolved.pin(NAME, max(1, min(cores, tokens // max(LEAST, longest))), why)
+
+
+def cores_to_share(session: Session, parts: compose.Parts) -> tuple[int, str | None]:
+    """How many lanes there may be by ``auto``, and what hinders more than one, if anything does."""
     why = _impossible(session, parts) or _unwise(session, parts)
-    why = why or f"{torch.get_num_threads()} core(s), {tokens} tokens at once, rows of up to {longest}"
-    session.resolved = session.resolved.pin(NAME, count, why)
-
-
-def cores_to_share(session: Session, parts: compose.Parts) -> int:
-    """How many lanes there may be by ``auto``."""
-    hindered = _impossible(session, parts) or _unwise(session, parts)
-    return 1 if hindered else torch.get_num_threads()
+    return (torch.get_num_threads() if why is None else 1), why
 
 
 def _impossible(session: Session, parts: compose.Parts) -> str | None:
@@ -60,15 +57,8 @@ def _unwise(session: Session, parts: compose.Parts) -> str | None:
     adapter, model = parts.adapter, parts.shell
     if type(adapter) not in KNOWN:
         return f"the layers of adapt.method {session.recipe.adapt.method} may keep state"
-    if compose.neftune_of(session.recipe) or draws(model):
+    if compose.neftune_of(session.recipe) or drops_at_random(model.modules()):
         return "dropout or noise would depend on which micro-batch is first"
     if sum(p.numel() for p in model.parameters() if p.requires_grad) > GRADIENTS:
         return "every lane would need gradients of all that trains"
     return None
-
-
-def draws(model: nn.Module) -> bool:
-    """Whether a layer of ``model`` draws random numbers in training."""
-    rates = [getattr(layer, "p", 0.0) for layer in model.modules() if "Dropout" in type(layer).__name__]
-    rates += [getattr(layer, "attention_dropout", 0.0) for layer in model.modules()]
-    return any(isinstance(rate, float) and rate > 0 for rate in rates)

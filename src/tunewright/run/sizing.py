@@ -118,7 +118,8 @@ class _Forecast:
         """Numbers of tokens at once from the fastest down, and why that is the fastest."""
         recipe, objective = self.session.recipe, self.parts.objective
         if self.device == "cpu":
-            side_by_side = cores_to_share(self.session, self.parts) * self.case.longest
+            cores, _ = cores_to_share(self.session, self.parts)
+            side_by_side = cores * self.case.longest
             most, why = max(ON_CPU, min(side_by_side, 2 * ON_CPU)), "the fastest on a CPU"
         elif self.case.unknown:
             most, why = UNKNOWN, "the usual number where answers are written while training"

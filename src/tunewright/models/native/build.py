@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-import logging
 import os
 import platform
 import shutil
@@ -25,7 +24,6 @@ FLAGS = (
 )
 COMPILERS = ("c++", "g++", "clang++")
 SECONDS = 120  # after which a compiler is given up; it needs about two
-log = logging.getLogger(__name__)
 
 
 class Kernels:

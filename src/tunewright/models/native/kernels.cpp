@@ -9,8 +9,6 @@
 
 namespace {
 
-constexpr long STEP = 64;  // rows whose gradients of a weight are added up in one sum
-
 template <class X, class W, class Y>
 void rms_forward(const X *x, const W *w, Y *y, float *inverse, long rows, long width, float eps, float plus, bool late) {
 #pragma omp parallel for
@@ -30,14 +28,15 @@ void rms_forward(const X *x, const W *w, Y *y, float *inverse, long rows, long w
   }
 }
 
+// `dw` has a row for every `together` rows of x, whose gradients of the weight are added up in it.
 template <class X, class W, class Y>
 void rms_backward(const Y *g, const X *x, const W *w, const float *inverse, X *dx, float *dw, long rows, long width,
-                  float plus) {
-  const long steps = (rows + STEP - 1) / STEP;
+                  long together, float plus) {
+  const long steps = (rows + together - 1) / together;
 #pragma omp parallel for
   for (long step = 0; step < steps; step++) {
     float *own = dw ? dw + step * width : nullptr;
-    for (long i = step * STEP; i < rows && i < (step + 1) * STEP; i++) {
+    for (long i = step * together; i < rows && i < (step + 1) * together; i++) {
       const Y *grad = g + i * width;
       const X *from = x + i * width;
       X *to = dx + i * width;
@@ -114,6 +113,29 @@ void clear(T *row, long first, long last) {
   if (first < last) std::memset(row + first, 0, (last - first) * sizeof(T));
 }
 
+// `row` takes what `own` holds, scaled and capped; returns the largest of it.
+template <class T>
+float spread(const T *own, float *row, long first, long last, float scale, float cap) {
+  Floats tops = every(-INFINITY);
+  in_vectors(first, last, [&](long j, auto n) {
+    Floats x = capped(get(own + j, n) * scale, cap);
+    put(row + j, x, n);
+    tops = larger(only(x, n), tops);
+  });
+  return most(tops);
+}
+
+// Every x of `row` becomes e^(x - top); returns their sum.
+inline float exponentials(float *row, long first, long last, float top) {
+  Floats sums = every(0);
+  in_vectors(first, last, [&](long j, auto n) {
+    Floats p = exp_(only(get(row + j, n), n) - top);
+    put(row + j, p, n);
+    sums += p;
+  });
+  return sum(sums);
+}
+
 template <class T>
 void softmax_forward(T *scores, float *norms, long rows, long queries, long keys, long ahead, long window, float cap) {
 #pragma omp parallel
@@ -124,19 +146,8 @@ void softmax_forward(T *scores, float *norms, long rows, long queries, long keys
     for (long i = 0; i < rows; i++) {
       T *own = scores + i * keys;
       Seen seen(i % queries, ahead, window, keys);
-      Floats tops = every(-INFINITY), sums = every(0);
-      in_vectors(seen.first, seen.last, [&](long j, auto n) {
-        Floats x = capped(get(own + j, n), cap);
-        put(row + j, x, n);
-        tops = larger(only(x, n), tops);
-      });
-      float top = most(tops);
-      in_vectors(seen.first, seen.last, [&](long j, auto n) {
-        Floats p = exp_(only(get(row + j, n), n) - top);
-        put(row + j, p, n);
-        sums += p;
-      });
-      float all = sum(sums);
+      float top = spread(own, row, seen.first, seen.last, 1.f, cap);
+      float all = exponentials(row, seen.first, seen.last, top);
       norms[i] = top + std::log(all);
       clear(own, 0, seen.first);
       in_vectors(seen.first, seen.last, [&](long j, auto n) { put(own + j, get(row + j, n) / all, n); });
@@ -174,20 +185,10 @@ void choose(T *logits, const int64_t *ids, const float *factors, float *chosen, 
 #pragma omp for
     for (long i = 0; i < rows; i++) {
       T *own = logits + i * width;
-      Floats tops = every(-INFINITY), sums = every(0);
-      in_vectors(0, width, [&](long j, auto n) {
-        Floats x = capped(get(own + j, n) * scale, cap);
-        put(row + j, x, n);
-        tops = larger(only(x, n), tops);
-      });
+      float top = spread(own, row, 0, width, scale, cap);
       const bool there = ids[i] >= 0 && ids[i] < width;  // what is not has no probability, which the caller sees
-      float top = most(tops), mine = there ? row[ids[i]] : NAN;
-      in_vectors(0, width, [&](long j, auto n) {
-        Floats p = exp_(only(get(row + j, n), n) - top);
-        put(row + j, p, n);
-        sums += p;
-      });
-      float all = sum(sums);
+      float mine = there ? row[ids[i]] : NAN;
+      float all = exponentials(row, 0, width, top);
       chosen[i] = mine - top - std::log(all);
       if (!factors) continue;
       if (there) row[ids[i]] -= all;
@@ -221,13 +222,13 @@ void rms_forward(long x_kind, long w_kind, const void *x, const void *w, void *y
 }
 
 void rms_backward(long x_kind, long w_kind, const void *g, const void *x, const void *w, const float *inverse, void *dx,
-                  float *dw, long rows, long width, float plus) {
+                  float *dw, long rows, long width, long together, float plus) {
   by_kind(x_kind, [&](auto x_) {
     by_kind(w_kind, [&](auto w_) {
       using X = decltype(x_);
       using W = decltype(w_);
       using Y = std::conditional_t<sizeof(X) + sizeof(W) == 4, bfloat16, float>;
-      rms_backward((const Y *)g, (const X *)x, (const W *)w, inverse, (X *)dx, dw, rows, width, plus);
+      rms_backward((const Y *)g, (const X *)x, (const W *)w, inverse, (X *)dx, dw, rows, width, together, plus);
     });
   });
 }

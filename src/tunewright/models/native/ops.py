@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from tunewright.models.native.build import kernels
 
 KINDS = {torch.float32: 0, torch.bfloat16: 1}
-STEP = 64  # rows whose gradients of a weight one sum holds; as in kernels.cpp
+TOGETHER = (
+    64  # rows whose gradients of a weight are added up by one thread, so that no bit depends on threads
+)
 GATES = ("silu", "gelu_tanh")
 STAND_INS: list[Callable[[Tensor], bool]] = []  # which tensors have no values; memory is forecast by such
 
@@ -49,9 +51,9 @@ def rms_backward(
     grad, x, weight = grad.contiguous(), x.contiguous(), weight.contiguous()
     rows, width = x.numel() // x.shape[-1], x.shape[-1]
     d_x = torch.empty_like(x)
-    parts = x.new_zeros(-(-rows // STEP), width, dtype=torch.float32) if for_weight else None
+    parts = x.new_zeros(-(-rows // TOGETHER), width, dtype=torch.float32) if for_weight else None
     kinds = (KINDS[x.dtype], KINDS[weight.dtype])
-    call("rms_backward", *kinds, grad, x, weight, inverse, d_x, parts, rows, width, float(plus))
+    call("rms_backward", *kinds, grad, x, weight, inverse, d_x, parts, rows, width, TOGETHER, float(plus))
     return d_x, None if parts is None else parts.sum(0).to(weight.dtype)
 
 
