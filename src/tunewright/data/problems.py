@@ -82,6 +82,15 @@ RULES: dict[str, Rule] = {
     "few_answers": Rule("rejected", "a ranking of fewer than two answers", "Add answers or drop the row."),
     "bad_margin": Rule("rejected", "a margin that does not favour chosen", "Mend or drop it."),
     "bad_scores": Rule("rejected", "scores that do not rank the answers", "Give each answer its number."),
+    # cleaning: texts that are mended, rows that teach nothing
+    # cleaning ends here
+
+    # personal data and secrets
+    # personal data ends here
+
+    # duplicates, contamination, poisoning
+    # duplicates end here
+
     # preparation
     "duplicate": Rule("rejected", "the same row again", "Nothing to do; the first was kept."),
     "in_test": Rule("rejected", "a question of the test data", "Nothing to do; kept there."),
