@@ -31,6 +31,12 @@ class Notes:
     def ignore(self, key: str, line: int) -> None:
         self.ignored.setdefault(key, [line, 0])[1] += 1
 
+    def add(self, other: Notes) -> None:
+        """Put in what was noted of later rows."""
+        for own, more in ((self.facts, other.facts), (self.ignored, other.ignored)):
+            for name, (line, count) in more.items():
+                own.setdefault(name, [line, 0])[1] += count
+
 
 class Raw(NamedTuple):
     """A row as it stands in the file; ``controls`` characters were removed from it."""
