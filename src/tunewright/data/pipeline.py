@@ -12,6 +12,7 @@ and settings give the same bytes.
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -98,6 +99,7 @@ def prepare_to(
     write_rejected(out / "rejected.jsonl", ledger)
     receipt = account(ledger, sides, written, notes, proof, settings)
     write_json(out / "receipt.json", receipt)
+    shutil.rmtree(work)
     return receipt
 
 

@@ -93,6 +93,7 @@ RULES: dict[str, Rule] = {
 
     # preparation
     "duplicate": Rule("rejected", "the same row again", "Nothing to do; the first was kept."),
+    "no_time": Rule("rejected", "a row without the time to divide by", "Give the row a time (ISO 8601)."),
     "in_test": Rule("rejected", "a question of the test data", "Nothing to do; kept there."),
     "in_validation": Rule("rejected", "a question of validation", "Nothing to do; kept there."),
 }  # fmt: skip

@@ -26,6 +26,7 @@ from tunewright.data.preparing.work import do_share
 
 WORTH_A_PROCESS = 4 * 2**20  # bytes of input for which starting a process pays
 LOOK_SECONDS = 0.1
+COMMAND = ("-m", "tunewright.data.preparing.worker")
 VERSION = 1  # of the form of parts: parts of another form are made again
 
 
@@ -107,7 +108,7 @@ def do_job(job: Job, directory: Path, progress: Callable[[int], None] | None = N
 @contextmanager
 def _started(directory: Path, workers: int) -> Iterator[list[subprocess.Popen[bytes]]]:
     """The worker processes; none of them outlives the block."""
-    command = [sys.executable, "-m", "tunewright.data.preparing.worker", str(directory)]
+    command = [sys.executable, *COMMAND, str(directory)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     processes = []
     try:

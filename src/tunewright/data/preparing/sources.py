@@ -26,8 +26,8 @@ class Source:
         """Raise ``DataError`` if the file is not what it was when the preparation began."""
         if _seen(self.path) != (self.size, self.changed):
             raise DataError(
-                f"{self.path}: the file changed while it was read; wait until nobody writes to it, or copy it,"
-                " and start again"
+                f"{self.path}: the file changed while it was read; wait until nobody writes to it, or copy it"
+                " first, and start again"
             )
 
 
