@@ -1,13 +1,13 @@
 """Which row of a cluster stays, by a stated rule.
 
-1. Rows of a given test file come before those of a given validation file, and these before all others. They
-   stay; every other row of their cluster goes, because it must not be trained on.
-2. Then: fewest repairs; then fewest redactions; then the longest answer (beyond ``LONGEST`` words, longer is not
-   better); then the first.
+1. Rows of a given test file come before those of a given validation file, and these before all others.
+   They stay; every other row of their cluster goes, because it must not be trained on.
+2. Then: fewest repairs; then fewest redactions; then the longest answer (beyond ``LONGEST`` words, longer
+   is not better); then the first.
 
-The best row of a cluster stays, and each row goes that is near *it*, says the same, and differs in no number and
-no negation. A row that is near only to one that went is judged again beside what stays, so no row goes for one
-that it does not resemble. Exact duplicates go everywhere, also within a given file.
+The best row of a cluster stays, and each row goes that is near *it*, says the same, and differs in no
+number and no negation. A row that is near only to one that went is judged again beside what stays, so no
+row goes for one that it does not resemble. Exact duplicates go everywhere, also within a given file.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """Groups of rows: those with an equal key, and those that are near-duplicates of each other.
 
-Near-duplicates are found band by band. Rows with the same band hash are put side by side, ordered by the hash of
-the next band, and each is compared exactly with the first of them and with the one before it. So a million equal
-rows take a million comparisons in one band and none in the others, because rows of one group are not compared
-again. What is joined does not depend on the order in which rows come from disk, nor on the size of any chunk.
+Near-duplicates are found band by band. Rows with the same band hash are put side by side, ordered by the
+hash of the next band, and each is compared exactly with the first of them and with the one before it. So
+a million equal rows take a million comparisons in one band and none in the others, because rows of one
+group are not compared again. What is joined does not depend on the order in which rows come from disk,
+nor on the size of any chunk.
 """
 
 from __future__ import annotations
@@ -107,8 +108,8 @@ def clusters(
 ) -> Clusters:
     """Join rows whose similarity is at least ``threshold``; ``text_of`` gives the ``row_text`` of a row.
 
-    ``parents`` are groups of exact duplicates, of which only the first row is compared; it is changed, and may
-    be a ``np.memmap``. ``scratch`` is where files may stand for a while, ``limit`` the records held in memory.
+    ``parents`` are groups of exact duplicates, of which only the first row is compared; it is changed, and
+    may be a ``np.memmap``. ``scratch`` is where files may stand for a while, ``limit`` the records in memory.
     """
     parents = alone(bands.rows) if parents is None else parents
     settle(parents)

@@ -1,10 +1,10 @@
 """Rows that ask the same and say different things: put up for review, never dropped by default.
 
-Questions are the same if they look alike: equal words, whatever their case, punctuation and white space. What
-must agree is the last answer of a conversation, the label of a labelled row, the chosen side of a pair, the order
-of a ranking. Answers that are near each other, and differ in no number and no negation, agree. A document and a
-prompt say nothing. Where most rows stand in such groups, several answers are there on purpose (samples, styles);
-``Contradictions.on_purpose`` tells.
+Questions are the same if they look alike: equal words, whatever their case, punctuation and white space.
+What must agree is the last answer of a conversation, the label of a labelled row, the chosen side of a
+pair, the order of a ranking. Answers that are near each other, and differ in no number and no negation,
+agree. A document and a prompt say nothing. Where most rows stand in such groups, several answers are
+there on purpose (samples, styles); ``Contradictions.on_purpose`` tells.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -76,7 +77,7 @@ def said(examples: Sequence[Example]) -> Said:
 
 
 def label_hash(example: Example) -> int:
-    """A hash of the label, respaced; 0 for a row without one. For ``FACTS["says"]`` and ``label_conflicts``."""
+    """A hash of the label; 0 for a row without one. For ``FACTS["says"]`` and ``label_conflicts``."""
     if not isinstance(example, Labelled):
         return 0
     text = respaced(answer_of(example)).encode("utf-8", "surrogatepass")
@@ -152,7 +153,7 @@ def _runs(chunks: Iterator[Records]) -> Iterator[Records]:
         whole = chunk if held is None else np.concatenate((held, chunk))
         new = (whole["key"][1:] != whole["key"][:-1]) | (whole["second"][1:] != whole["second"][:-1])
         edges = [0, *(np.flatnonzero(new) + 1).tolist()]
-        for start, end in zip(edges[:-1], edges[1:], strict=True):
+        for start, end in pairwise(edges):
             if end - start > 1:
                 yield whole[start:end]
         held = whole[edges[-1] :]

@@ -1,7 +1,7 @@
 """The proof that no near-duplicate stands on two sides of a split: by the clusters, and by looking again.
 
-``crossing`` reads the clusters that the split was made with. ``recheck`` does not trust them: it sketches the rows
-again with another seed, and asks for every held-out row which training rows are near it.
+``crossing`` reads the clusters that the split was made with. ``recheck`` does not trust them: it sketches
+the rows again with another seed, and asks for every held-out row which training rows are near it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tunewright.data.dedupe.clusters import THRESHOLD
-from tunewright.data.dedupe.similar import compared, similarity
+from tunewright.data.dedupe.similar import Compared, compared, similarity
 from tunewright.data.dedupe.sketch import BANDS, sketch
 from tunewright.data.dedupe.union import Rows
 
@@ -22,7 +22,7 @@ OTHER_SEED = 2_147_483_629
 
 
 class Crossing(NamedTuple):
-    """Two rows of different sides that are near-duplicates; ``similarity`` is -1 where it was not measured."""
+    """Two near-duplicates of different sides; ``similarity`` is -1 where it was not measured."""
 
     first: int
     second: int
@@ -72,14 +72,16 @@ def recheck(
 def _verified(
     pairs: list[tuple[int, int]], block: list[tuple[int, str]], held: list[tuple[int, str]], threshold: float
 ) -> list[Crossing]:
-    rows = {i: row for i, row in zip(*_read(sorted({i for i, _ in pairs}), block), strict=True)}
-    others = {j: row for j, row in zip(*_read(sorted({j for _, j in pairs}), held), strict=True)}
+    rows = _read({i for i, _ in pairs}, block)
+    others = _read({j for _, j in pairs}, held)
     scored = ((i, j, similarity(rows[i], others[j])) for i, j in pairs)
     return [Crossing(block[i][0], held[j][0], score) for i, j, score in scored if score >= threshold]
 
 
-def _read(places: list[int], rows: list[tuple[int, str]]) -> tuple[list[int], list]:
-    return places, compared([rows[place][1] for place in places])
+def _read(places: set[int], rows: list[tuple[int, str]]) -> dict[int, Compared]:
+    """The rows at some places, ready to be compared."""
+    order = sorted(places)
+    return dict(zip(order, compared([rows[place][1] for place in order]), strict=True))
 
 
 def _blocks(rows: Iterable[tuple[int, str]], size: int) -> Iterable[list[tuple[int, str]]]:

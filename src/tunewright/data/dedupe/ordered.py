@@ -1,7 +1,8 @@
 """Records put in order on disk: by ``key``, then ``second``, then as they came, in memory that does not grow.
 
-More records than fit are dealt into 256 files by the highest byte of the key, and each file is ordered by itself;
-one that is still too large is dealt out by the next byte. Records with equal keys stay in one stretch.
+More records than fit are dealt into 256 files by the highest byte of the key, and each file is ordered by
+itself; one that is still too large is dealt out by the next byte. Records with equal keys stay in one
+stretch.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Clusters as a report without a word of their texts: how many of which size, where they stand, how similar."""
+"""Clusters as a report without a word of their texts: how many, how large, where, how similar."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def cluster_report(found: Clusters, place: Place) -> dict[str, Any]:
 
 
 def large_clusters(found: Clusters) -> list[str]:
-    """A sentence for each cluster that holds so much of the data that a split cannot keep it together well."""
+    """A sentence for each cluster that holds so many rows that a split may come out badly."""
     counts = np.bincount(found.leaders, minlength=len(found.leaders))
     floor = max(10, LARGE * len(found.leaders))
     return [

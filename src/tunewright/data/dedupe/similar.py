@@ -1,11 +1,12 @@
 """How similar two rows are, exactly: the Jaccard similarity of the shingles that sketches are made of.
 
-Rows are compared turn by turn, and are as similar as their least similar turn. So a question that stands in a
-long template is not the same as its neighbour because the template is, and two answers to one question stay two.
-What is asked in up to ``TEMPLATE`` words must also name the same numbers: ``12 apples`` is another task.
+Rows are compared turn by turn, and are as similar as their least similar turn. So a question that stands
+in a long template is not the same as its neighbour because the template is, and two answers to one
+question stay two. What is asked in up to ``TEMPLATE`` words must also name the same numbers: ``12
+apples`` is another task.
 
-``interchangeable`` is stricter, and says whether one of two similar rows may be left out: no turn may differ in
-a number or a negation. Documents need only be similar.
+``interchangeable`` is stricter, and says whether one of two similar rows may be left out: no turn may
+differ in a number or a negation. Documents need only be similar.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from tunewright.data.dedupe.words import Hashes, words
 
 _READ = 1 << 21  # characters of rows that are read together
 TEMPLATE = 200  # words; the numbers of longer questions are those of a document
-_NEGATIONS = (  # English, German, French, Spanish, Italian, Portuguese, Dutch, Russian; the t is that of isn't
+_NEGATIONS = (  # en, de, fr, es, it, pt, nl, ru; the t is that of isn't
     "no not never none nor neither cannot without t nicht kein keine keinen keiner keinem nie ohne"
     " ne pas jamais aucun aucune sans non nunca ninguno ninguna sin mai nessuno senza não nem sem"
     " niet geen nooit zonder не нет ни без yes true false"
@@ -31,7 +32,7 @@ _NEGATIONS = (  # English, German, French, Spanish, Italian, Portuguese, Dutch, 
 
 
 class Turn(NamedTuple):
-    """One turn: its distinct ``shingles`` in order, and sums over its words that hold digits, or that negate."""
+    """One turn: its distinct ``shingles``, ascending, and sums over words with digits and over negations."""
 
     role: str
     shingles: Hashes
@@ -41,7 +42,7 @@ class Turn(NamedTuple):
 
 
 class Compared(NamedTuple):
-    """A row as it is compared: its turns, of which the first ``asked`` ask. A document has one, of no role."""
+    """A row as it is compared: its turns, of which the first ``asked`` ask. A document has one."""
 
     turns: tuple[Turn, ...]
     asked: int
@@ -60,7 +61,7 @@ def compared(texts: Sequence[str]) -> list[Compared]:
 
 
 def similarity(a: Compared, b: Compared) -> float:
-    """The least Jaccard similarity of two turns that face each other; 0 where turns or numbers do not match."""
+    """The least Jaccard similarity of facing turns; 0 where turns or numbers do not match."""
     if (len(a.turns), a.asked, a.document) != (len(b.turns), b.asked, b.document):
         return 0.0
     least = 1.0

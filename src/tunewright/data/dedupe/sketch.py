@@ -1,15 +1,15 @@
 """What of a row is compared, and its MinHash sketch: a few hashes that near-duplicates tend to share.
 
-``row_text`` writes a row as one string: its turns apart, and what is asked apart from what is answered. A label
-is no part of it. ``shingles`` are the words of a text, each with its two neighbours. A sketch has ``BANDS``
-hashes, each of ``ROWS`` minima over the shingles (MinHash with banding; Broder 1997). Half of the minima of a
-band are over what is asked and half over the answer, so that a template which many rows share makes no
-candidates of rows with different answers. Rows whose shingles have the Jaccard similarity s share a band with
-the probability 1 - (1 - s**6)**20: 0.998 at s = 0.8, 0.27 at 0.5.
+``row_text`` writes a row as one string: its turns apart, and what is asked apart from what is answered. A
+label is no part of it. ``shingles`` are the words of a text, each with its two neighbours. A sketch has
+``BANDS`` hashes, each of ``ROWS`` minima over the shingles (MinHash with banding; Broder 1997). Half of
+the minima of a band are over what is asked and half over the answer, so that a template which many rows
+share makes no candidates of rows with different answers. Rows whose shingles have the Jaccard similarity
+s share a band with the probability 1 - (1 - s**6)**20: 0.998 at s = 0.8, 0.27 at 0.5.
 
-A text needs no least length. Of n words one in the middle may be replaced from 27 words on and still leave a
-similarity of 0.8; below about ten words, near means equal words. A text of punctuation alone is compared as it
-stands.
+A text needs no least length. Of n words one in the middle may be replaced from 27 words on and still
+leave a similarity of 0.8; below about ten words, near means equal words. A text of punctuation alone is
+compared as it stands.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ from tunewright.core.records import (
     Labelled,
     Message,
     Preference,
-    Prompt,
     Ranking,
     Text,
 )
@@ -81,7 +80,7 @@ def turns_of(text: str) -> list[str]:
 
 
 def sketch(texts: Sequence[str], seed: int = _SEED) -> Hashes:
-    """The band hashes of texts made by ``row_text``, ``(n, BANDS)``; another ``seed`` gives another sketch."""
+    """The band hashes of texts made by ``row_text``, ``(n, BANDS)``; ``seed`` draws other minima."""
     if not texts:
         return np.empty((0, BANDS), np.uint64)
     sides = [text.partition(ANSWER)[::2] for text in texts]

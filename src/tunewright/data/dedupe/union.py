@@ -1,6 +1,7 @@
-"""Rows joined into groups (union-find), in one array that may lie on disk: ``parents[row]`` is never above ``row``.
+"""Rows joined into groups (union-find), in one array that may lie on disk.
 
-The root of a group is its first row, however the group was put together.
+``parents[row]`` is never above ``row``. The root of a group is its first row, however the group was put
+together.
 """
 
 from __future__ import annotations

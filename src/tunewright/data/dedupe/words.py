@@ -1,8 +1,9 @@
 """Hashes of the words of many texts at a time, in numpy: what sketches, similarities and benchmarks compare.
 
-A text is folded first (NFKC, case folded). A *word* is a run of letters, digits and their marks. Characters of
-scripts that are written without spaces, and symbols that mean something (``+ = < % $`` and emoji) are words of
-their own. Punctuation is none, but a minus or an asterisk before a digit is: ``-5`` is not ``5``.
+A text is folded first (NFKC, case folded). A *word* is a run of letters, digits and their marks.
+Characters of scripts that are written without spaces, and symbols that mean something (``+ = < % $`` and
+emoji) are words of their own. Punctuation is none, but a minus or an asterisk before a digit is: ``-5``
+is not ``5``.
 
 A hash depends on nothing but the word, so it is the same in every process and on every machine.
 """
@@ -24,8 +25,14 @@ _TOGETHER = 1 << 17  # characters that are hashed at a time: their arrays fit in
 _PIECE = 1 << 20  # characters of a long text that are hashed at a time
 _JOINT = "\n"
 _IN_WORD, _ALONE, _DIGIT = 1, 2, 4
-_UNSPACED = ((0x0E00, 0x0EFF), (0x0F00, 0x109F), (0x1780, 0x17FF), (0x2E80, 0x312F), (0x31A0, 0xA4CF))
-_UNSPACED += ((0xF900, 0xFAFF), (0x20000, 0x323AF))
+_UNSPACED = (  # Thai to Tibetan and Burmese, Khmer, Chinese and Japanese
+    (0x0E00, 0x109F),
+    (0x1780, 0x17FF),
+    (0x2E80, 0x312F),
+    (0x31A0, 0xA4CF),
+    (0xF900, 0xFAFF),
+    (0x20000, 0x323AF),
+)
 _SIGNS = "/%&"  # punctuation by its category, but it means something
 _MARKUP = "`|~"  # symbols by their category, but they only lay a text out
 _MULTIPLIER = 0x9E6C63D0876A9A99  # odd; a word is a polynomial of it, modulo 2**64
