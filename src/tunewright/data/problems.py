@@ -83,6 +83,22 @@ RULES: dict[str, Rule] = {
     "bad_margin": Rule("rejected", "a margin that does not favour chosen", "Mend or drop it."),
     "bad_scores": Rule("rejected", "scores that do not rank the answers", "Give each answer its number."),
     # cleaning: texts that are mended, rows that teach nothing
+    "mojibake": Rule("repaired", "text decoded with a wrong encoding", "Read the source as UTF-8."),
+    "invisible_chars": Rule("repaired", "control, zero-width or bidi characters", "Nothing to do; removed."),
+    "unicode_form": Rule("repaired", "characters not in Unicode NFC", "Nothing to do; now in NFC."),
+    "html": Rule("repaired", "HTML tags or entities", "To keep them, set the step html: off."),
+    "template_residue": Rule("repaired", "tokens or heads of a prompt format", "Give turns, not prompts."),
+    "white_space": Rule("repaired", "stray white space", "To keep it, set the step white_space: off."),
+    "repeated_text": Rule("repaired", "text that repeats itself", "Look at what wrote the text."),
+    "refusal": Rule("rejected", "an answer that refuses", "To keep refusals, set the step refusal: off."),
+    "copied_question": Rule("rejected", "an answer that copies the question", "Write the answer."),
+    "unfilled_template": Rule("noted", "a slot like {{name}} in an answer", "Fill the slot."),
+    "truncated": Rule("noted", "an answer that breaks off", "Raise the limit that cut it, or drop the row."),
+    "ignores_input": Rule("noted", "an answer on another subject", "See if it belongs to this row."),
+    "placeholder_answer": Rule("rejected", "a placeholder (N/A, none …)", "Write the answer."),
+    "boilerplate_answer": Rule("noted", "one long answer in many rows", "Vary it, or drop some rows."),
+    "wrong_language": Rule("noted", "a row in another language", "Set the language, or drop the row."),
+    "unsettled": Rule("noted", "text that cleaning would never settle", "Look at the row; it was left."),
     # cleaning ends here
 
     # personal data and secrets
