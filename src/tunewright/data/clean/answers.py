@@ -26,9 +26,9 @@ BREAK_WORDS = 10  # an answer of fewer words may end as it likes
 _WORD = re.compile(r"[^\W\d_]+")
 _ENDS = frozenset(".!?…:;。！？|)]}>\"'”’»`*_~#%$€£°0123456789")
 _ARTICLES_AND_CONJUNCTIONS = """
-    the a an and or but of because which whose your my their our its if than nor der die das und oder ein eine
-    einen weil dass le la les un une des et ou du de que el los las una y o del il lo gli e di che os as um uma
-    do da het een en
+    the a an and or but of because which whose your my their our its if than nor der die das und oder ein
+    eine einen weil dass le la les un une des et ou du de que el los las una y o del il lo gli e di che os
+    as um uma do da het een en
 """
 _NEVER_LAST = frozenset(_ARTICLES_AND_CONJUNCTIONS.split())
 _ECHO = re.compile(

@@ -29,8 +29,8 @@ LABELS_SHARE = 0.5  # share of brief answers from which a file is one of labels
 LONG_WORDS, LONG_LETTERS = 5, 30  # an answer below this size is never boiler-plate
 MAJORITY, MAJORITY_ROWS = 0.9, 20  # share of the rows whose language is sure, and how many there must be
 _LANGUAGES = re.compile(
-    r"translat|übersetz|tradu|vertaal|language|\b(?:in|into|to|from|auf|en|ins) (?:english|german|french|spanish"
-    r"|italian|portuguese|dutch|polish|russian|chinese|japanese|korean|arabic|hindi|latin|turkish|deutsch\w*"
+    r"translat|übersetz|tradu|vertaal|language|\b(?:in|into|to|from|auf|en|ins) (?:english|german|french"
+    r"|spanish|italian|portuguese|dutch|polish|russian|chinese|japanese|korean|arabic|hindi|latin|turkish|deutsch\w*"
     r"|englisch\w*|anglais|español|inglés)\b",
     re.IGNORECASE,
 )
@@ -45,10 +45,10 @@ _REAL_WORDS = frozenset(
 
 
 class Facts(NamedTuple):
-    """What one row adds. ``languages`` are the sure ones of its question and answer; ``answer`` is the key of
-    an answer long enough to be boiler-plate; ``brief`` is ``None`` for a row that learns no answer."""
+    """What one row adds. ``language`` is that of its answer or text, where sure; ``answer`` is the key of
+    an only answer long enough to be boiler-plate; ``brief`` is ``None`` for a row that learns no answer."""
 
-    languages: tuple[str, ...] = ()
+    language: str | None = None
     answer: int | None = None
     brief: bool | None = None
     placeholder: bool = False
@@ -84,16 +84,17 @@ class Found:
 def facts_of(example: Example) -> Facts:
     """What ``example`` adds to the counts of its file."""
     if isinstance(example, Text):
-        return Facts(_distinct(language_of(example.text)))
-    question = last_question(example)
+        return Facts(language_of(example.text))
     answers = answers_learnt(example) if isinstance(example, (Conversation, Preference)) else []
     if not answers:
-        return Facts(_distinct(language_of(question)))
+        return Facts(language_of(last_question(example)))
     answer = answers[-1]
     words = len(answer.split(None, LONG_WORDS))
     return Facts(
-        _distinct(language_of(question), language_of(answer)),
-        answer_key(answer) if words >= LONG_WORDS and len(answer) >= LONG_LETTERS else None,
+        language_of(answer),
+        answer_key(answer)
+        if len(answers) == 1 and words >= LONG_WORDS and len(answer) >= LONG_LETTERS
+        else None,
         words <= BRIEF_WORDS and len(answer) <= BRIEF_LETTERS,
         _is_placeholder(example, answer),
     )
@@ -102,10 +103,6 @@ def facts_of(example: Example) -> Facts:
 def answer_key(answer: str) -> int:
     """Equal for answers that are equal but for case, compatible characters and white space."""
     return int.from_bytes(blake2b(normalise(answer).encode("utf-8", "surrogatepass"), digest_size=8).digest())
-
-
-def _distinct(*languages: str | None) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(code for code in languages if code))
 
 
 def _is_placeholder(example: Example, answer: str) -> bool:
@@ -121,7 +118,8 @@ def counted(facts: Iterable[Facts]) -> Counts:
     """The counts of some rows."""
     counts = Counts()
     for row in facts:
-        counts.languages.update(row.languages[-1:])
+        if row.language is not None:
+            counts.languages[row.language] += 1
         if row.answer is not None:
             counts.answers[row.answer] += 1
         counts.answered += row.brief is not None
@@ -134,6 +132,11 @@ def decide(counts: Counts, settings: CleanSettings) -> Found:
     boilerplate = frozenset(key for key, rows in counts.answers.items() if rows >= settings.boilerplate)
     labels = counts.brief >= LABELS_SHARE * counts.answered
     return Found(_expected(counts.languages, settings), boilerplate, labels)
+
+
+def _is_foreign(example: Example, found: Found) -> bool:
+    """Whether the question does not explain the language of the answer: no task of translation."""
+    return language_of(last_question(example)) != found.language and not _LANGUAGES.search(asked(example))
 
 
 def _expected(languages: Counter[str], settings: CleanSettings) -> str | None:
@@ -151,9 +154,8 @@ def judge(example: Example, facts: Facts, found: Found, settings: CleanSettings)
         met.append(("placeholder_answer", "the last answer only holds the place of one"))
     if facts.answer is not None and facts.answer in found.boilerplate:
         met.append(("boilerplate_answer", f"at least {settings.boilerplate} rows have this answer"))
-    other = found.language is not None and facts.languages and found.language not in facts.languages
-    if other and not _LANGUAGES.search(asked(example)):
-        met.append(("wrong_language", f"{' and '.join(facts.languages)}, expected {found.language}"))
+    if found.language and facts.language and found.language != facts.language and _is_foreign(example, found):
+        met.append(("wrong_language", f"{facts.language}, expected {found.language}"))
     notes = []
     for name, detail in met:
         step = settings.step(name)

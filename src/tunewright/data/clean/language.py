@@ -20,8 +20,8 @@ _ENGLISH_WORDS = """
     when who will would can could should been being be by at not or but as if about there these those
 """
 _OTHER_WORDS = """
-    der die das und ist nicht ein eine les des est une dans que el los las una por para il che di per non het een
-    van niet och att som det er og ikke jest nie się não uma com os
+    der die das und ist nicht ein eine les des est une dans que el los las una por para il che di per non het
+    een van niet och att som det er og ikke jest nie się não uma com os
 """
 _ENGLISH = frozenset(_ENGLISH_WORDS.split())
 _OTHER = frozenset(_OTHER_WORDS.split())

@@ -14,13 +14,14 @@ from tunewright.data.clean.code import outside_code
 
 _MAY_STAND_ALONE = "br hr img p li td th tr dt dd wbr"
 _PAIRS = """
-    a abbr article aside b big blockquote body caption center cite code col colgroup dd del div dl dt em figcaption
-    figure font footer h1 h2 h3 h4 h5 h6 head header html i ins kbd li main mark nav ol p pre q samp section small
-    span strike strong style script sub sup table tbody td tfoot th thead time title tr tt u ul var
+    a abbr article aside b big blockquote body caption center cite code col colgroup dd del div dl dt em
+    figcaption figure font footer h1 h2 h3 h4 h5 h6 head header html i ins kbd li main mark nav ol p pre q
+    samp section small span strike strong style script sub sup table tbody td tfoot th thead time title tr tt
+    u ul var
 """
 _PARAGRAPHS = """
-    p div article aside blockquote center dl figure footer h1 h2 h3 h4 h5 h6 header hr main nav ol section table ul
-    body head html
+    p div article aside blockquote center dl figure footer h1 h2 h3 h4 h5 h6 header hr main nav ol section
+    table ul body head html
 """
 _ALONE = frozenset(_MAY_STAND_ALONE.split())
 _PAIRED = frozenset(_PAIRS.split())
@@ -28,11 +29,13 @@ _LINES = {
     **dict.fromkeys(("br", "tr", "dd", "dt", "caption", "figcaption", "title"), "\n"),
     **dict.fromkeys(_PARAGRAPHS.split(), "\n\n"),
 }
+_BLOCKS = frozenset(("li", "td", "th", *_LINES))
 _TAG = re.compile(
     r"<(/?)([A-Za-z][A-Za-z0-9]{0,14}+)"
     r"((?:\s++[A-Za-z_:@][\w:.-]*+\s*+=\s*+(?:\"[^\"<>]*+\"|'[^'<>]*+'|[^\s\"'<>=`]++))*+)\s*+(/?)>"
 )
 _ELEMENT = re.compile(r"<(/?)([A-Za-z][\w.:-]{0,60}+)(?:\s[^<>]{0,300}+)?/?>")
+_ITEM_ALONE = re.compile(r"^(-|\d{1,4}\.)\n{1,4}(?=[^\s-])", re.MULTILINE)
 _ENTITY = re.compile(r"&(?:amp;|#38;|#x26;)*(#\d{1,7}|#[xX][0-9A-Fa-f]{1,6}|[A-Za-z][A-Za-z0-9]{1,24});")
 _SHOWN_TAG = re.compile(r"&(?:amp;)*lt;[/!?A-Za-z]")
 _PRE = re.compile(r"<pre(?:\s[^<>]{0,200}+)?>", re.IGNORECASE)
@@ -40,8 +43,8 @@ _CODE = re.compile(r"<code(?:\s[^<>]{0,200}+)?>([^<>`\n]{1,400}+)</code>", re.IG
 _HIDDEN = re.compile(r"<(script|style)(?:\s[^<>]{0,300}+)?>|(<!--)", re.IGNORECASE)
 _ABOUT = re.compile(
     r"\b(?:x?html5?|xml|css|svg|jsx?|tsx?|php|javascript|markup|tags?|dom|xpath|beautiful ?soup|scrap\w+"
-    r"|web ?(?:page|site)s?|landing page|code|snippets?|script|templates?|regex\w*|entit(?:y|ies)|react|angular"
-    r"|vue|wordpress|bootstrap|markdown|xss|pars\w+|selenium)\b",
+    r"|web ?(?:page|site)s?|landing page|code|snippets?|script|templates?|regex\w*|entit(?:y|ies)|react"
+    r"|angular|vue|wordpress|bootstrap|markdown|xss|pars\w+|selenium)\b",
     re.IGNORECASE,
 )
 _SPEAKS_OF_TAGS = re.compile(r"(?<![./\w])(?:x?html5?|css|javascript|markup|tags?)\b", re.IGNORECASE)
@@ -80,11 +83,13 @@ def _plain(text: str) -> str:
     tags = _markup_in(text) if "<" in text else frozenset()
     if tags is None:
         return text
-    if tags:
-        text = _without_tags(_without_hidden(text) if tags & {"script", "style"} else text, tags)
-    if "<!--" in text and "-->" in text:
+    if tags & {"script", "style"} or ("<!--" in text and "-->" in text):
         text = _without_hidden(text)
-    return _decoded(text) if "&" in text else text
+    if tags:
+        text = _without_tags(text, tags)
+    if "&" in text:
+        text = _decoded(text)
+    return _respaced(text) if tags & _BLOCKS else text
 
 
 def _is_data(text: str) -> bool:
@@ -114,12 +119,17 @@ def _markup_in(text: str) -> frozenset[str] | None:
 
 
 def _without_tags(text: str, tags: frozenset[str]) -> str:
-    blocks = bool(tags & _LINES.keys() or "li" in tags)
+    numbers: list[int] = []  # of the items so far in each list that is open; -1 where they have no numbers
 
     def seen(match: re.Match[str]) -> str:
         name, end = match[2].lower(), bool(match[1])
         if name not in tags or _in_table(match):
             return match[0]
+        if name in ("ol", "ul"):
+            _open_or_close(numbers, name, end)
+        if name == "li" and not end and numbers and numbers[-1] >= 0:
+            numbers[-1] += 1
+            return f"\n{numbers[-1]}. "
         if name in _LINES:
             return "" if end and name == "br" else _LINES[name]
         if name in ("td", "th"):
@@ -128,10 +138,20 @@ def _without_tags(text: str, tags: frozenset[str]) -> str:
             return ""
         return {"li": "\n- ", "sup": "^"}.get(name, "")
 
-    text = _TAG.sub(seen, text)
-    if not blocks:
-        return text
+    return _TAG.sub(seen, text)
+
+
+def _open_or_close(numbers: list[int], name: str, end: bool) -> None:
+    if not end:
+        numbers.append(0 if name == "ol" else -1)
+    elif numbers:
+        numbers.pop()
+
+
+def _respaced(text: str) -> str:
+    """White space as a browser shows it: single, and at most one blank line."""
     text = re.sub(r"[ \t]*+\n[ \t]*+", "\n", text)
+    text = _ITEM_ALONE.sub(r"\1 ", text)
     return re.sub(r"\n{3,}", "\n\n", re.sub(r"[ \t]{2,}", " ", text)).strip()
 
 
@@ -160,6 +180,8 @@ def _decoded(text: str) -> str:
 
     def character(match: re.Match[str]) -> str:
         name = match[1]
+        if text[match.start() - 1 : match.start()] in ("=", "?"):  # a parameter in the address of a page
+            return match[0]
         if name[0] != "#" and f"{name};" not in html5:
             return match[0]
         found = html.unescape(f"&{name};")

@@ -33,7 +33,7 @@ THOUGHTS = ("reasoning_content", "thinking")
 
 
 def mapped(example: Example, places: frozenset[Place], change: Callable[[str], str]) -> Example:
-    """``example`` with ``change`` applied to its texts at ``places``; the same object where nothing changes."""
+    """``example`` with ``change`` applied to its texts at ``places``; itself where nothing changes."""
     if isinstance(example, Text):
         text = change(example.text) if "document" in places else example.text
         return example if text is example.text or text == example.text else replace(example, text=text)
@@ -118,5 +118,5 @@ def last_question(example: Example) -> str:
 
 
 def asked(example: Example) -> str:
-    """Everything that is asked or instructed, as one text; what a filter reads to learn what a row is about."""
+    """All that is asked or instructed, as one text: what a row is about."""
     return "\n".join(m.content for m in prompt_of(example) if m.role != "tool")

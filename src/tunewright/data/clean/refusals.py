@@ -36,12 +36,12 @@ _OBJECT = r"(?:that|this|those|these|such|any|your|you|it|the|an?)\b"
 ENGLISH = Words(
     r"(?:i'?m|i am|we'?re|we are) (?:really |very |so |truly |terribly )?(?:sorry|afraid)|sorry\b"
     r"|unfortunately|i apologi[sz]e|my apologies",
-    r"(?:i|we|it) (?:can ?not|can'?t|won'?t|will not|(?:am|are) (?:unable|not able|not allowed) to|must decline)"
+    r"(?:i|we|it) (?:can ?not|can'?t|won'?t|will not|(?:am|are) (?:unable|not able) to)|i must decline"
     r"|i'?m (?:unable|not able|not allowed|not programmed) to|i do(?: not|n'?t) have (?:the ability|access)",
     r"help\b(?! but\b)|assist|answer|comply|fulfil|provide|engage|support|participate|respond|discuss"
     rf"|continue|(?:do|create|generate|write|produce|give|offer|share) {_OBJECT}",
     r"as an? (?:ai|artificial intelligence|(?:large )?language model|virtual assistant)\b",
-    r"i (?:can ?not|can'?t|won'?t|will not|am unable to|am not able to|must decline to|cannot in good conscience)"
+    r"i (?:can ?not|can'?t|won'?t|will not|am unable to|am not able to|cannot in good conscience)"
     r" (?:help(?: you)? with (?:that|this|your|the|any|such)\b|help you[.!]|assist\b"
     r"|answer (?:that|this|your|the|any|such)\b|comply\b|engage in\b|fulfil|support (?:that|this|such)\b"
     rf"|participate in\b|do (?:that|this)[.,]|respond to (?:that|this)|(?:provide|create|generate) {_OBJECT})"
@@ -56,21 +56,21 @@ GERMAN = Words(
     r"(?:weiter)?helfen|beantworten|antworten|unterstützen|behilflich|erfüllen|bereitstellen|erstellen",
     r"als (?:ki\b|künstliche intelligenz|(?:großes )?sprachmodell)",
     r"(?:dabei|damit|hierbei) kann ich (?:dir |ihnen |euch )?(?:leider )?nicht (?:weiter)?helfen"
-    rf"|ich kann (?:dir |ihnen )?(?:dabei|damit|bei dies\w+|diese \w+){_NEAR}nicht (?:weiter)?(?:helfen|beantw|erfüll)",
+    rf"|ich kann (?:dir |ihnen )?(?:dabei|damit|bei dies\w+|diese \w+){_NEAR}nicht (?:weiter)?helfen",
 )
 FRENCH = Words(
     r"(?:je suis )?désolée?|je regrette|malheureusement|je m'excuse",
     r"je ne (?:peux|puis|suis|saurais)",
     r"aider|répondre|fournir|assister|en mesure|satisfaire|créer",
     r"en tant qu(?:e modèle|'ia\b|'intelligence|'assistant)",
-    r"je ne (?:peux|puis) (?:pas )?(?:(?:vous |t')aider|répondre à (?:cette|votre|ta)|fournir (?:cette|ces|ce))",
+    r"je ne (?:peux|puis) (?:pas )?(?:(?:vous |t')aider|répondre à (?:cette|votre|ta)|fournir ce)",
 )
 SPANISH = Words(
     r"lo siento|lamentablemente|disculpa|perdón|lamento",
     r"no (?:puedo|es posible|me es posible)",
     r"ayudar|responder|asistir|proporcionar|cumplir|crear|hacer eso",
     r"como (?:modelo de lenguaje|una? ia\b|inteligencia artificial)",
-    r"no puedo (?:ayudar(?:te|le|los)? con (?:es[oae]|est[ae])|responder (?:a )?(?:es[ao]|esta|tu|su)\b|cumplir con)",
+    r"no puedo (?:ayudar(?:te|le|los)? con es|responder (?:a )?(?:es[ao]|esta|tu|su)\b|cumplir con)",
 )
 ITALIAN = Words(
     r"mi dispiace|purtroppo|(?:sono )?spiacente",
@@ -105,10 +105,12 @@ _OPENS = re.compile(r"\W{0,12}(?:" + "|".join(words.pattern() for words in LANGU
 # One of these stands in every refusal; looking for it is quicker than the whole pattern.
 _HINTS = re.compile(
     r"sorry|afraid|apolog|unfortun|\bAI\b|language model|i can ?not|i can'?t|i won'?t|i will not|unable|not able"
-    r"|i must|i'?m not|leid|leider|bedau|kann ich|ich kann|als ki|als künst|als (?:großes )?sprach|désolé|regrette"
-    r"|malheur|je m'exc|je ne p|en tant qu|lo siento|lamen|disculp|perdón|no puedo|como |dispiace|purtr|spiacen"
-    r"|non posso|come |desculp|sinto|infeliz|não posso|spijt|helaas|als ai|als taal|als kunst|kan ik"
-    r"|przepr|przykro|niestety|nie mog|jako |entschuld",
+    r"|i must|i'?m not"
+    r"|leid|leider|bedau|kann ich|ich kann|als ki|als künst|als (?:großes )?sprach|entschuld"
+    r"|désolé|regrette|malheur|je m'exc|je ne p|en tant qu"
+    r"|lo siento|lamen|disculp|perdón|no puedo|como |dispiace|purtr|spiacen|non posso|come "
+    r"|desculp|sinto|infeliz|não posso|spijt|helaas|als ai|als taal|als kunst|kan ik"
+    r"|przepr|przykro|niestety|nie mog|jako ",
     re.IGNORECASE,
 )
 # Behind these the answer goes on and gives something after all.

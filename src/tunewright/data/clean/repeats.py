@@ -12,8 +12,10 @@ LONG_UNIT, LONG_TIMES = 4, 3  # a unit of four words or more is a loop the third
 SHORT_TIMES = 8  # a shorter one the eighth
 TWICE_WORDS = 20  # a whole text said just twice, if it has so many words
 PROBE = 32  # characters of the beginning and of the end that are looked for elsewhere
+LONG_PIECE = 8
 _WORD = re.compile(r"\S+")
 _PIECE = re.compile(r"[^.!?。！？\n]++[.!?。！？]*+[\s]*+|[.!?。！？]++[\s]*+|\s++")
+_SENTENCE_ENDS = (". ", "\n", "! ", "? ")
 _ENDED = tuple(".!?…。！？\"”’')]»`*|:")
 _ASKED_FOR = re.compile(
     r"\brepeat|\btimes\b|\bsongs?\b|\blyrics?\b|\bpoems?\b|\bpoetry\b|\bchant|\bmantra|\brefrain|\bchorus"
@@ -73,11 +75,13 @@ def _is_suspect(text: str) -> bool:
     bare = text.strip()
     if bare.find(bare[:PROBE], 1) > 0 or bare.find(bare[-PROBE:]) < len(bare) - PROBE:
         return True
-    for mark in (". ", "\n", "! ", "? ", "。"):
+    for mark in _SENTENCE_ENDS if text.isascii() else (*_SENTENCE_ENDS, "。"):
         if mark in text:
-            pieces = [p for p in text.split(mark) if len(p) >= 8]
+            pieces = text.split(mark)
             if len(set(pieces)) < len(pieces):
-                return True
+                long = [piece for piece in pieces if len(piece) >= LONG_PIECE]
+                if len(set(long)) < len(long):
+                    return True
     return False
 
 

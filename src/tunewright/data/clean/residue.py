@@ -8,8 +8,8 @@ from tunewright.data.clean.code import code_spans, outside_code
 
 TOKENS = (
     "<|im_start|>", "<|im_end|>", "<|im_sep|>", "<|endoftext|>", "<|end_of_text|>", "<|begin_of_text|>",
-    "<|eot_id|>", "<|eom_id|>", "<|start_header_id|>", "<|end_header_id|>", "<|end|>", "<|end_of_turn|>", "<|user|>",
-    "<|assistant|>", "<|system|>", "[INST]", "[/INST]", "<<SYS>>", "<</SYS>>", "<start_of_turn>",
+    "<|eot_id|>", "<|eom_id|>", "<|start_header_id|>", "<|end_header_id|>", "<|end|>", "<|end_of_turn|>",
+    "<|user|>", "<|assistant|>", "<|system|>", "[INST]", "[/INST]", "<<SYS>>", "<</SYS>>", "<start_of_turn>",
     "<end_of_turn>", "<bos>", "<eos>", "<pad>", "<s>", "</s>",
 )  # fmt: skip
 _ANSWER_HEADS = ("### Response:", "### Assistant:", "### Answer:", "ASSISTANT:", "Assistant:")
@@ -21,20 +21,7 @@ _NEXT_TURN = re.compile(
     r"|<\|start_header_id\|>\s{0,2}user|### ?(?:Instruction|Human|User|Input):|Human:|HUMAN:|USER:)"
 )
 _SPEAKER = re.compile(r"^[ \t]{0,8}(?:[A-Z][\w .]{1,20}|[A-Z]{2,12}): ", re.MULTILINE)
-_MARKS = (
-    "<|",
-    "INST]",
-    "SYS>>",
-    "_of_turn>",
-    "###",
-    "s>",
-    "d>",
-    "man:",
-    "MAN:",
-    "SER:",
-    "ssistant:",
-    "TANT:",
-)
+_HEAD_ENDS = ("man:", "MAN:", "SER:", "ssistant:", "TANT:")
 _ABOUT_TURNS = re.compile(
     r"chat ?template|special tokens?|tokeni[sz]er|im_start|\[INST|dialog|conversation|transcript|script"
     r"|interview|human:|user:",
@@ -53,9 +40,7 @@ def is_about_turns(question: str) -> bool:
 
 def without_edge_tokens(text: str) -> str:
     """Without control tokens of chat templates at its ends, and the role that such a token announces."""
-    if not any(mark in text for mark in _MARKS[:7]):
-        return text
-    return outside_code(text, _without_edges)
+    return outside_code(text, _without_edges) if _may_hold_tokens(text) else text
 
 
 def _without_edges(text: str) -> str:
@@ -89,9 +74,12 @@ def without_residue(text: str) -> str:
 
     Lines of several speakers are a dialogue, and stay.
     """
-    if not any(mark in text for mark in _MARKS):
-        return text
-    return outside_code(text, _answer_alone)
+    heads = ":" in text and any(mark in text for mark in _HEAD_ENDS)
+    return outside_code(text, _answer_alone) if heads or _may_hold_tokens(text) else text
+
+
+def _may_hold_tokens(text: str) -> bool:
+    return "<" in text or "INST]" in text or "###" in text
 
 
 def _answer_alone(text: str) -> str:

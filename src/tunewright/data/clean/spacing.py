@@ -15,9 +15,11 @@ _RUN = re.compile(r"(?<=\S)[ \t]{2,}+(?=\S)")
 _AFTER_SENTENCE = re.compile(r"[.!?:;]['\")\]]?  \Z")
 _LINE_END_SPACES = re.compile(r"(?<=[^ \t])[ \t]++(?=\n)|(?<=\n)[ \t]++(?=\n)")
 _BLANK_LINES = re.compile(r"\n{4,}")
+_ITEMS = re.compile(r"(?<=\S)[ \t]{3,}+-[ \t]++(?=[^\W\d_])")
 _WORD = re.compile(r"[^\W\d_]{2,}")
 _LIST_ITEM = re.compile(r"[-*+•‣◦]|\(?\w{1,3}[.)]")
 STRAY_INDENT, STRAY_ITEM_INDENT = 8, 16  # columns before a line of prose, and before an item of a list
+_STRAY = " " * STRAY_INDENT
 PROSE_WORDS, PROSE_SHARE = 8, 0.6
 
 
@@ -43,7 +45,9 @@ def _tidy_prose(text: str) -> str:
         text = _LINE_END_SPACES.sub(_line_break, text)
     if "\n\n\n\n" in text:
         text = _BLANK_LINES.sub("\n\n\n", text)
-    return _unragged(text) if "  " in text or "\t" in text else text
+    pairs = text.count("  ") + text.count("\t")  # at least as many as there are runs
+    stray = text.startswith(_STRAY) or f"\n{_STRAY}" in text
+    return _unragged(text) if pairs >= RAGGED_RUNS or stray else text
 
 
 def _line_break(match: re.Match[str]) -> str:
@@ -65,8 +69,14 @@ def _unragged(text: str) -> str:
     for n, line in enumerate(lines):
         lead = "" if strays[n] else line[: len(line) - len(line.lstrip(" \t"))]
         body = line.lstrip(" \t")
-        lines[n] = lead + (_RUN.sub(" ", body) if plain[n] and runs >= RAGGED_RUNS else body)
+        lines[n] = lead + (_single_spaced(body) if plain[n] and runs >= RAGGED_RUNS else body)
     return "\n".join(lines)
+
+
+def _single_spaced(line: str) -> str:
+    """Single spaces, and each item of a list that ran together (``a:    - b    - c``) on its own line."""
+    items = _ITEMS.findall(line)
+    return _RUN.sub(" ", _ITEMS.sub("\n- ", line) if len(items) > 1 else line)
 
 
 def _odd_runs(line: str) -> int:
