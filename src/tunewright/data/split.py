@@ -41,6 +41,7 @@ from tunewright.data.keys import (
     prompt_key,
     text_key,
 )
+from tunewright.data.synthetic.mark import read_mark
 
 Side = Literal["train", "validation", "test"]
 SIDES: tuple[Side, ...] = ("train", "validation", "test")
@@ -58,7 +59,10 @@ class Split:
 
 @dataclass(frozen=True, slots=True)
 class Leak:
-    """Two rows on different sides that share a key (``kind``: group, prompt or text)."""
+    """Two rows on different sides that share a key (``kind``: group, prompt or text).
+
+    A synthetic row outside train is a leak by itself (``kind``: synthetic).
+    """
 
     kind: str
     first: str
@@ -98,7 +102,9 @@ def leaks(result: Split) -> list[Leak]:
     found: list[Leak] = []
     for side in SIDES:
         for example in getattr(result, side):
-            for kind, key in _keys(example):
+            if example.meta.synthetic and side != "train":
+                found.append(Leak("synthetic", example.meta.where(), example.meta.where(), ("train", side)))
+            for kind, key in keys_of(example):
                 where, first = seen.setdefault((kind, key), (side, example.meta.where()))
                 if where != side:
                     found.append(Leak(kind, first, example.meta.where(), (where, side)))
@@ -119,7 +125,7 @@ def _joined(examples: Sequence[Example]) -> tuple[list[int], list[int]]:
     owner: dict[tuple[str, Key], int] = {}
     opened = []
     for row, example in enumerate(examples):
-        owners = [owner.setdefault(key, row) for key in _keys(example)]
+        owners = [owner.setdefault(key, row) for key in keys_of(example)]
         if all(first == row for first in owners):
             opened.append(row)
         for first in owners:
@@ -127,7 +133,8 @@ def _joined(examples: Sequence[Example]) -> tuple[list[int], list[int]]:
     return [_root(parent, row) for row in range(len(examples))], opened
 
 
-def _keys(example: Example) -> Iterator[tuple[str, Key]]:
+def keys_of(example: Example) -> Iterator[tuple[str, Key]]:
+    """What keeps a row with others; a synthetic row also asks what the row asks that it was made from."""
     group = group_key(example)
     if group is not None:
         yield "group", group
@@ -135,6 +142,9 @@ def _keys(example: Example) -> Iterator[tuple[str, Key]]:
     for earlier in earlier_prompt_keys(example):
         yield "prompt", earlier
     yield "text", text_key(example)
+    made = read_mark(example.meta.synthetic)
+    if made and made.origin:
+        yield "prompt", made.origin
 
 
 def _leader_key(example: Example) -> Key:
