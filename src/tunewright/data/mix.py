@@ -16,9 +16,9 @@ from dataclasses import dataclass, replace
 from tunewright.core.errors import ConfigError, DataError
 from tunewright.core.hashing import unit_interval
 from tunewright.core.records import Example, kind_of
-from tunewright.data.apart import kept_apart
+from tunewright.data.apart import kept_apart, key_in_task, not_yet_there
 from tunewright.data.keys import row_key, texts_of
-from tunewright.data.problems import Problem, problem
+from tunewright.data.problems import Problem
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +70,12 @@ def portions(main: Sides, sources: Sequence[Source], seed: int) -> list[Portion]
     if total >= 1:
         raise ConfigError(f"data.mix: the weights sum to {total:g}; leave a share for data.train, below 1")
     kinds = {example.meta.task: kind_of(example) for example in main.train}
-    seen = {_same(e): e.meta.where() for e in (*main.train, *main.validation, *main.test)}
+    seen = {key_in_task(e): e.meta.where() for e in (*main.train, *main.validation, *main.test)}
     found = []
     for source in sources:
         _check_kind(source, kinds)
         apart, asked = kept_apart(source.rows, main.validation, main.test)
-        candidates, doubled = _new(apart, seen)
+        candidates, doubled = not_yet_there(apart, seen)
         wanted = round(len(main.train) * source.weight / (1 - total))
         rows = [replace(e, meta=replace(e.meta, mixed=source.name)) for e in candidates]
         taken = drawn(rows, _allowed(source, wanted, len(rows)), seed)
@@ -111,27 +111,6 @@ def shares(parts: Mapping[str, Iterable[Example]]) -> dict[str, dict[str, float]
 def _allowed(source: Source, wanted: int, candidates: int) -> int:
     limit = wanted if source.cap is None else min(wanted, source.cap)
     return min(limit, candidates * source.repeat)
-
-
-def _same(example: Example) -> tuple[str | None, bytes]:
-    return example.meta.task, row_key(example)
-
-
-def _new(
-    rows: Iterable[Example], seen: dict[tuple[str | None, bytes], str]
-) -> tuple[list[Example], list[Problem]]:
-    """The rows that stand nowhere yet; adds them to ``seen``."""
-    kept: list[Example] = []
-    dropped: list[Problem] = []
-    for example in rows:
-        key = _same(example)
-        if key in seen:
-            place = example.meta.source, example.meta.line
-            dropped.append(problem(*place, "duplicate", f"equal to {seen[key]}"))
-        else:
-            seen[key] = example.meta.where()
-            kept.append(example)
-    return kept, dropped
 
 
 def _check_kind(source: Source, kinds: Mapping[str | None, str]) -> None:

@@ -4,6 +4,7 @@
     write(prepared, run_directory.data)
 
 Steps: read, drop exact duplicates, keep what stands in given test and validation files out of train, split.
+Synthetic rows are set aside meanwhile and join train in the end, but for those that ask what is judged.
 Nothing depends on the clock or on chance: the same files and settings give the same bytes.
 """
 
@@ -24,6 +25,7 @@ from tunewright.core.errors import ConfigError, DataError
 from tunewright.core.names import nearest
 from tunewright.core.paths import write_json, written_atomically
 from tunewright.core.records import Example, kind_of
+from tunewright.data.apart import brought_back, set_aside
 from tunewright.data.canonical import to_jsonl
 from tunewright.data.keys import row_key
 from tunewright.data.load import Loaded, load
@@ -99,15 +101,20 @@ def prepare(
     rejected = [p for side in SIDES for p in loaded[side].rejected]
     rows_in = sum(f.rows for data in loaded.values() for f in data.files)
     steps = [_step("read", rows_in, rejected)]
+    parts, made, unfit = set_aside(parts)
 
     for name, action in (("duplicates", _without_duplicates), ("separate", _separated)):
         before = sum(map(len, parts.values()))
         parts, dropped = action(parts)
         steps.append(_step(name, before, dropped))
         rejected += dropped
-    if not parts["train"]:
+    if not (parts["train"] or made):
         raise DataError(_nothing_left(rows_in, rejected, {f.path for f in loaded["train"].files}))
     parts, notes = _divided(parts, given, settings.split)
+    if made or unfit:
+        parts, dropped = brought_back(parts, made)
+        steps.append(_step("synthetic", len(made) + len(unfit), [*unfit, *dropped]))
+        rejected += [*unfit, *dropped]
 
     rows_out = sum(map(len, parts.values()))
     assert rows_in == rows_out + len(rejected), f"{rows_in} rows in, {rows_out} out, {len(rejected)} rejected"
@@ -255,6 +262,8 @@ def _divided(
         for side in SIDES[1:]
         if given[side] and not parts[side]
     ]
+    if not parts["train"]:
+        notes.append("no row of train is real, so none was split off; judge on real rows of your own")
     validation = 0.0 if given["validation"] else settings.validation
     test = 0.0 if given["test"] else settings.test
     result = split(

@@ -95,6 +95,7 @@ RULES: dict[str, Rule] = {
     "duplicate": Rule("rejected", "the same row again", "Nothing to do; the first was kept."),
     "in_test": Rule("rejected", "a question of the test data", "Nothing to do; kept there."),
     "in_validation": Rule("rejected", "a question of validation", "Nothing to do; kept there."),
+    "synthetic": Rule("rejected", "a synthetic row among those that judge", "Judge on real rows."),
 }  # fmt: skip
 
 
