@@ -60,7 +60,7 @@ def key_in_task(example: Example) -> RowKey:
 
 
 def set_aside(parts: Parts) -> tuple[Parts, list[Example], list[Problem]]:
-    """The real rows of each side, the synthetic ones of train, and a ``Problem`` for each that would judge."""
+    """The real rows of each side, the synthetic ones of train, and a ``Problem`` for each other one."""
     real: Parts = {side: [e for e in rows if not e.meta.synthetic] for side, rows in parts.items()}
     made = [example for example in parts["train"] if example.meta.synthetic]
     unfit = [
