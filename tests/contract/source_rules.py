@@ -29,8 +29,9 @@ LIGHT = {"core", "data", "registry"}  # these work without any of HEAVY
 HEAVY = {"torch", "transformers", "peft"}
 # The command line reads its words before it loads anything heavy: module -> what it may import late.
 LATE = {
-    "cli.main": {"", "cli.commands", "cli.data", "cli.adapters"},
+    "cli.main": {"", "cli.commands", "cli.data", "cli.adapters", "cli.synthesize"},
     "cli.data": {"run.looking"},
+    "cli.synthesize": {"run.local_writer"},
 }
 NO_IMPORT = {"pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 NO_NAME = {"print", "eval", "exec"}

@@ -29,7 +29,7 @@ from tunewright.objectives.options.supervised import SftOptions
 from tunewright.run import lanes, layer_cache
 from tunewright.run import train as running
 from tunewright.run.ready import Ready, make_ready
-from tunewright.run.recipe import AdaptSection, ObjectiveSection, Recipe, settings_in
+from tunewright.run.recipe import AdaptSection, ObjectiveSection, Recipe, settings_in, value_at
 from tunewright.run.resolve import resolve
 from tunewright.run.rows import prepare_rows
 from tunewright.run.session import Session
@@ -458,6 +458,18 @@ def test_columns_and_train(place):
     assert {e.meta.source for e in parts.splits.train} == {str(odd)}
 
 
+def test_mix(place):
+    other = write_rows(
+        place.folder / "other.jsonl", [{"prompt": f"{i}?", "completion": "x"} for i in range(50)]
+    )
+    source = {"weight": 0.5, "cap": 9}
+    session, parts = ready(place.values(data__mix={str(other): source}))
+    mixed = [e for e in parts.splits.train if e.meta.mixed == str(other)]
+    assert len(mixed) == 9 and {t.meta.mixed for t in parts.sequences.train} == {None, str(other)}
+    assert not any(e.meta.mixed for e in (*parts.splits.validation, *parts.splits.test))
+    assert value_at(session.recipe, "data.mix") == {str(other): source}
+
+
 def test_over_long(place):
     def rows(how: str) -> int:
         return len(ready(place.values(data__max_length=52, data__over_long=how))[1].sequences.train)
@@ -562,6 +574,7 @@ TESTED: dict[Callable[..., None], tuple[str, ...]] = {
     test_split_shares_and_group: ("data.split.validation", "data.split.test", "data.split.group"),
     test_files_for_validation_and_test: ("data.validation", "data.test"),
     test_columns_and_train: ("data.columns", "data.train"),
+    test_mix: ("data.mix",),
     test_over_long: ("data.over_long",),
     test_model_template_and_device: ("model.template", "model.device"),
     test_model_name_and_objective: ("model.name", "objective.name"),

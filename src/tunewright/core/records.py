@@ -39,7 +39,8 @@ class Message:
 class Meta:
     """Where an example came from. ``line`` is the 1-based physical line, or the row number of a table.
 
-    ``task`` is what the row is for, in a run that learns several things.
+    ``task`` is what the row is for, in a run that learns several things. ``synthetic`` says how a row that
+    no person wrote was made, and marks it as one. ``mixed`` is the file of a row that was mixed in.
     """
 
     source: str = "<memory>"
@@ -47,6 +48,8 @@ class Meta:
     id: str | None = None
     group: str | None = None
     task: str | None = None
+    synthetic: str | None = None
+    mixed: str | None = None
 
     def where(self) -> str:
         """``file:line``, the form every message uses."""

@@ -269,14 +269,14 @@ class Reader:
         if is_own_meta(given):
             source, number, id_ = given["source"], given["line"], given.get("id")
             group = given.get("group") if self.group is None else self._group(row, line)
-            task = given.get("task")
+            marks = [name_of(given.get(key), key) for key in ("task", "synthetic", "mixed")]
         else:
             source, number, id_ = self.source, line, mapped.get("id", row.get("id"))
-            task = None
+            marks = []
             group = self._given_group(row, mapped, line)
             if given is not None and not self._keeps_rest():
                 self.row_notes.ignore("meta", line)
-        return Meta(source, number, name_of(id_, "id"), name_of(group, "group"), name_of(task, "task"))
+        return Meta(source, number, name_of(id_, "id"), name_of(group, "group"), *marks)
 
     def _given_group(self, row: dict[str, Any], mapped: dict[str, Any], line: int) -> Any:
         if self.group is not None:

@@ -7,7 +7,8 @@ from typing import Any, TypeGuard
 from tunewright.data.columns import kind
 from tunewright.data.problems import BadRow
 
-_OWN = frozenset({"source", "line", "id", "group", "task"})
+_TEXTS = ("task", "synthetic", "mixed")
+_OWN = frozenset({"source", "line", "id", "group", *_TEXTS})
 
 
 def is_own_meta(given: Any) -> TypeGuard[dict[str, Any]]:
@@ -17,7 +18,7 @@ def is_own_meta(given: Any) -> TypeGuard[dict[str, Any]]:
     return (
         isinstance(given["source"], str)
         and type(given["line"]) is int
-        and isinstance(given.get("task", ""), str)
+        and all(isinstance(given.get(key, ""), str) for key in _TEXTS)
     )
 
 

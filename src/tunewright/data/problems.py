@@ -112,6 +112,7 @@ RULES: dict[str, Rule] = {
     "no_time": Rule("rejected", "a row without the time to divide by", "Give the row a time (ISO 8601)."),
     "in_test": Rule("rejected", "a question of the test data", "Nothing to do; kept there."),
     "in_validation": Rule("rejected", "a question of validation", "Nothing to do; kept there."),
+    "synthetic": Rule("rejected", "a synthetic row among those that judge", "Judge on real rows."),
 }  # fmt: skip
 
 

@@ -94,6 +94,8 @@ def leaks(result: Split) -> list[Leak]:
     found: list[Leak] = []
     for side in SIDES:
         for example in getattr(result, side):
+            if example.meta.synthetic and side != "train":
+                found.append(Leak("synthetic", example.meta.where(), example.meta.where(), ("train", side)))
             for kind, key in keys_of(example):
                 where, first = seen.setdefault((kind, key), (side, example.meta.where()))
                 if where != side:

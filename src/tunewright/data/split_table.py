@@ -16,6 +16,7 @@ from tunewright.core.records import Example, Labelled
 from tunewright.data.classes import WHOLE_CLASSES, Class, class_of, is_whole, labels_of
 from tunewright.data.grouping import Rows, key_array
 from tunewright.data.keys import Key, earlier_prompt_keys, group_key, prompt_key, text_key
+from tunewright.data.synthetic.mark import read_mark
 
 CLASS = np.dtype([("id", "<u8"), ("labelled", "u1"), ("whole", "u1")])
 LABEL = np.dtype([("row", "<i8"), ("id", "<u8"), ("whole", "u1")])
@@ -50,7 +51,10 @@ def table_of(examples: Sequence[Example]) -> SplitTable:
 
 
 def keys_of(example: Example) -> Iterator[tuple[str, Key]]:
-    """What joins a row to others, with its kind: the user's group, what is asked, the whole text."""
+    """What keeps a row with others, with its kind: the user's group, what is asked, the whole text.
+
+    A synthetic row also asks what the row asks that it was made from.
+    """
     group = group_key(example)
     if group is not None:
         yield "group", group
@@ -58,6 +62,9 @@ def keys_of(example: Example) -> Iterator[tuple[str, Key]]:
     for earlier in earlier_prompt_keys(example):
         yield "prompt", earlier
     yield "text", text_key(example)
+    made = read_mark(example.meta.synthetic)
+    if made and made.origin:
+        yield "prompt", made.origin
 
 
 def class_id(known: Class) -> int:

@@ -11,8 +11,12 @@ SYSTEM = ("system", "developer")
 
 
 def choose_shots(train: Sequence[Example], count: int, seed: int) -> list[Conversation]:
-    """``count`` training rows for the few-shot prompt: a seeded draw that avoids repeating an answer."""
-    pool = [c for e in train if (c := as_conversation(e)) is not None and c.messages[-1].role == "assistant"]
+    """``count`` training rows for the few-shot prompt: a seeded draw that avoids repeating an answer.
+
+    Rows that were mixed in are no examples of the task.
+    """
+    main = (e for e in train if e.meta.mixed is None)
+    pool = [c for e in main if (c := as_conversation(e)) is not None and c.messages[-1].role == "assistant"]
     pool.sort(key=lambda c: unit_interval(seed, "shot", example_digest(c)))
     first_of_each: dict[str, Conversation] = {}
     for candidate in pool:

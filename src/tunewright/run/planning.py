@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from tunewright.core.errors import ConfigError
 from tunewright.core.events import Observer
+from tunewright.core.records import Tokens
+from tunewright.data.pipeline import Prepared
 from tunewright.engine.footprint import total
 from tunewright.engine.memory import room_mb
 from tunewright.models.load import load
@@ -16,6 +19,7 @@ from tunewright.run import compose, encode
 from tunewright.run.memory_advice import Advice, advice
 from tunewright.run.memory_asked import longest_prompts
 from tunewright.run.memory_plan import MB, Case, Prediction
+from tunewright.run.mixing import MAIN
 from tunewright.run.ready import Ready, make_ready
 from tunewright.run.recipe import Recipe
 from tunewright.run.resolve import Resolved
@@ -50,6 +54,7 @@ def plan(resolved: Resolved, observe: Observer, room: float | None = None) -> di
         "run": str(run.root),
         "rows": {name: len(getattr(splits, name)) for name in ("train", "validation", "test")},
         "rejected": len(splits.rejected),
+        "mix": _mix(splits, ready.sequences.train),
         "steps": len(steps),
         "tokens": sum(ready.sequences.train[row].size for s in steps for row in s.rows),
         "render": ready.sequences.facts,
@@ -66,6 +71,7 @@ def lines(facts: dict[str, Any]) -> list[str]:
         f"run directory   {facts['run']}",
         f"rows            {rows['train']} train, {rows['validation']} validation, {rows['test']} test,"
         f" {facts['rejected']} left out",
+        *_mix_lines(facts["mix"]),
         f"work            {facts['steps']} steps, {facts['tokens']} tokens",
         *_memory_lines(facts["memory"]),
         *([f"remark          {facts['remark']}"] if facts.get("remark") else []),
@@ -80,6 +86,37 @@ def megabytes(text: str) -> float:
     if found is None or found[2] not in UNITS or not float(found[1]):
         raise ConfigError(f"--memory {text!r} is no amount of memory; write 4GB or 800MB")
     return float(found[1]) * UNITS[found[2]]
+
+
+def _mix(splits: Prepared, train: Sequence[Tokens]) -> list[dict[str, Any]]:
+    """What was mixed in and the main rows, each with its share of the rows and of the trained tokens."""
+    if "mix" not in splits.receipt:
+        return []
+    trained = Counter[str]()
+    for tokens in train:
+        trained[tokens.meta.mixed or MAIN] += tokens.trained
+    whole = max(trained.total(), 1)
+    mix = splits.receipt["mix"]
+    return [
+        {
+            "source": facts.get("source", MAIN),
+            "rows": facts["rows"],
+            "share": facts["share"],
+            "share_of_trained_tokens": round(trained[facts.get("source", MAIN)] / whole, 6),
+            **({"weight": facts["weight"]} if "weight" in facts else {}),
+        }
+        for facts in (mix[MAIN], *mix["sources"])
+    ]
+
+
+def _mix_lines(mix: Sequence[dict[str, Any]]) -> Iterator[str]:
+    for number, facts in enumerate(mix):
+        asked = f", weight {facts['weight']:g}" if "weight" in facts else ""
+        rows = f"{facts['rows']} rows, {facts['share']:.1%}{asked}"
+        yield (
+            f"{'' if number else 'mixture':<15} {facts['source']}: {rows};"
+            f" {facts['share_of_trained_tokens']:.1%} of the trained tokens"
+        )
 
 
 def _memory(recipe: Recipe, ready: Ready, room: float | None) -> dict[str, Any]:

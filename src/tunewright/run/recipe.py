@@ -66,6 +66,23 @@ def _listed(files: Files) -> list[str]:
     return [files] if isinstance(files, str) else files
 
 
+class MixSection(Settings):
+    """One file that is mixed in; a number stands for its weight."""
+
+    weight: float = Field(..., gt=0.0, lt=1.0, description="Share of the training rows it should make up.")
+    cap: Positive | None = Field(None, description="Take at most this many rows of it.")
+    repeat: int = Field(
+        1, ge=1, le=100, description="Take each of its rows at most this often, where it has too few."
+    )
+    columns: dict[str, str] | None = Field(None, description="Where to find what in it, as data.columns.")
+    task: str | None = Field(None, description="The task its rows are for; of objective multi.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _weight_alone(cls, value: Any) -> Any:
+        return {"weight": value} if isinstance(value, (int, float)) else value
+
+
 class DataSection(Settings):
     """What to learn from."""
 
@@ -77,6 +94,11 @@ class DataSection(Settings):
     )
     test: str | dict[str, Files] | None = Field(
         None, description="File for the final test, instead of a split; a mapping where train is one."
+    )
+    mix: dict[str, MixSection] | None = Field(
+        None,
+        description="Files to mix in for training, e.g. {general.jsonl: {weight: 0.2, cap: 2000}}; see"
+        " docs/mixtures.md.",
     )
     split: SplitSection = Field(SplitSection(), description="Shares and grouping of the split.")
     columns: dict[str, str | dict[str, str]] | None = Field(
@@ -98,6 +120,15 @@ class DataSection(Settings):
         groups = list(value.values()) if isinstance(value, dict) else [value]
         if value is not None and (not groups or any(not g or "" in _listed(g) for g in groups)):
             raise ValueError("names no file")
+        return value
+
+    @field_validator("mix")
+    @classmethod
+    def _leaves_room_for_train(cls, value: dict[str, MixSection] | None) -> dict[str, MixSection] | None:
+        if value is not None and (not value or "" in value):
+            raise ValueError("names no file")
+        if (total := sum(source.weight for source in (value or {}).values())) >= 1:
+            raise ValueError(f"the weights sum to {total:g}; data.train needs a share, so keep them below 1")
         return value
 
 
@@ -338,11 +369,15 @@ def settings_in(recipe: Recipe) -> list[tuple[str, Any]]:
 
 
 def value_at(recipe: Recipe, name: str) -> Any:
-    """The value of a dotted setting."""
+    """The value of a dotted setting, as it is written in a recipe."""
     here: Any = recipe
     for part in name.split("."):
         own = part in type(here).model_fields
         here = getattr(here.options if isinstance(here, Choice) and not own else here, part)
+    if isinstance(here, dict):
+        return {
+            k: v.model_dump(exclude_defaults=True) if isinstance(v, Section) else v for k, v in here.items()
+        }
     return here
 
 

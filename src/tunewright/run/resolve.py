@@ -15,7 +15,7 @@ from tunewright.run.recipe import Recipe, merged_values, settings_in, value_at
 from tunewright.run.yaml_text import read_yaml
 
 MARK = "  # "  # between a value and its source in recipe.yaml
-PATHS = frozenset({"data.train", "data.validation", "data.test"})
+PATHS = frozenset({"data.train", "data.validation", "data.test", "data.mix"})
 
 
 @dataclass(frozen=True)
@@ -94,6 +94,7 @@ def _source(setting: dict[str, Any]) -> str:
     source, given = str(setting["source"]), setting["value"]
     if setting["name"] in PATHS and given:
         groups = given.values() if isinstance(given, dict) else [given]
+        groups = given if setting["name"] == "data.mix" else groups  # the files are its keys
         paths = [path for group in groups for path in ([group] if isinstance(group, str) else group)]
         source += f": {', '.join(str(Path(path).absolute()) for path in paths)}"
     return " ".join(source.split())  # so that no path can look like the mark

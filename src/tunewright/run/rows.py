@@ -16,12 +16,13 @@ from tunewright.data.load import load
 from tunewright.data.pipeline import Prepared, PrepareSettings, SplitSettings, prepare
 from tunewright.data.problems import Problem
 from tunewright.data.split import SIDES
+from tunewright.run.mixing import with_mixed_in
 from tunewright.run.recipe import Recipe
 from tunewright.run.task_files import files_of
 
 
 def prepare_rows(recipe: Recipe) -> Prepared:
-    """Read, check, deduplicate and split what the recipe names; the rows of all tasks together."""
+    """Read, check, deduplicate and split what the recipe names, and mix in; rows of all tasks together."""
     data, files = recipe.data, files_of(recipe)
     shares = SplitSettings(validation=data.split.validation, test=data.split.test, seed=recipe.train.seed)
     settings = PrepareSettings(
@@ -32,11 +33,22 @@ def prepare_rows(recipe: Recipe) -> Prepared:
         task_columns=files.task_columns,
     )
     train, validation, test = (files.sides[side] for side in SIDES)
-    return prepare(train, validation, test, settings)
+    return with_mixed_in(recipe, prepare(train, validation, test, settings))
 
 
 def suspicions(recipe: Recipe) -> list[str]:
-    """What ``data check`` finds in the training files, a sentence each; duplicates are dropped anyway."""
+    """What ``data check`` finds in the training files and in those that are mixed in, a sentence each.
+
+    Duplicates are dropped anyway.
+    """
+    return _of_training(recipe) + [
+        f"{name}: {sentence}"
+        for name, source in (recipe.data.mix or {}).items()
+        for sentence in _found([Path(name)], source.columns, None)
+    ]
+
+
+def _of_training(recipe: Recipe) -> list[str]:
     files = files_of(recipe)
     groups: dict[str, list[Path]] = {}
     for path in files.sides["train"]:

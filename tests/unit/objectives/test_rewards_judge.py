@@ -1,66 +1,20 @@
 """The LLM judge, against a server on this machine."""
 
-import json
 import re
-import threading
 import time
-from contextlib import suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from tests.serving import Server
+from tunewright.core import endpoint
 from tunewright.core.errors import ConfigError
 from tunewright.objectives.rewards import RewardError, Row, judge, make_rewards, reward_specs
 from tunewright.objectives.rewards.judge import messages
 
 
-class Server:
-    """Replies to each request with what ``answer(body)`` gives: ``(status, text of the reply)``."""
-
-    def __init__(self):
-        self.requests, self.answer, self.busy, self.most_busy = [], lambda body: (200, "Score: 5"), 0, 0
-        outer, lock = self, threading.Lock()
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self):
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                with lock:
-                    outer.requests.append((self.path, dict(self.headers), body))
-                    outer.busy += 1
-                    outer.most_busy = max(outer.most_busy, outer.busy)
-                status, text = outer.answer(body)
-                with lock:
-                    outer.busy -= 1
-                reply = text if isinstance(text, bytes) else chat(text)
-                self.send_response(status)
-                if status == 302:
-                    self.send_header("Location", "/elsewhere")
-                self.send_header("Content-Length", str(len(reply)))
-                self.end_headers()
-                with suppress(BrokenPipeError):  # it did not wait
-                    self.wfile.write(reply)
-
-            def log_message(self, *args):
-                pass
-
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.http.server_port}/v1"
-        self.thread = threading.Thread(target=self.http.serve_forever, args=(0.01,))
-        self.thread.start()
-
-    def stop(self):
-        self.http.shutdown()
-        self.http.server_close()
-        self.thread.join()
-
-
-def chat(text):
-    return json.dumps({"choices": [{"message": {"role": "assistant", "content": text}}]}).encode()
-
-
 @pytest.fixture
 def server(monkeypatch):
-    monkeypatch.setattr(judge, "FIRST_WAIT", 0.01)
+    monkeypatch.setattr(endpoint, "FIRST_WAIT", 0.01)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     server = Server()
     yield server
@@ -188,6 +142,14 @@ def test_a_server_that_is_not_there():
         score([absent], ["a"])
 
 
+def test_a_server_that_repeats_the_key_does_not_make_it_known(server, monkeypatch):
+    monkeypatch.setenv("JUDGE_KEY", "sk-123")
+    server.answer = lambda body: (401, b"wrong key: sk-123, go away")
+    with pytest.raises(RewardError, match=r"wrong key: \(the key\), go") as caught:
+        score([entry(server, key_env="JUDGE_KEY")], ["a"])
+    assert "sk-123" not in str(caught.value)
+
+
 def test_the_key_comes_from_the_environment_and_goes_only_to_the_server(server, monkeypatch):
     monkeypatch.setenv("JUDGE_KEY", "sk-123")
     with make_rewards([entry(server, key_env="JUDGE_KEY")]) as rewards:
@@ -203,6 +165,8 @@ def test_the_key_comes_from_the_environment_and_goes_only_to_the_server(server, 
     ("options", "message"),
     [
         ({"url": "file:///etc/passwd"}, "must start with http"),
+        ({"url": "http://anna:secret@h/v1"}, "give the key with key_env"),
+        ({"url": "http://h/v1?key=secret"}, "give the key with key_env"),
         ({"scale": [5, 5]}, "worst < best"),
         ({"scale": [0, 1, 2]}, "scale"),
         ({"rubric": ""}, "rubric: String should have at least 1 character"),
@@ -213,7 +177,7 @@ def test_wrong_settings(options, message):
     values = {"name": "judge", "url": "http://h/v1", "model": "m", "rubric": "r", **options}
     with pytest.raises(ConfigError) as caught:
         reward_specs([values])
-    assert message in str(caught.value)
+    assert message in str(caught.value) and "secret" not in str(caught.value).replace("kept secret", "")
 
 
 def test_an_answer_cannot_close_its_marks():

@@ -40,6 +40,17 @@ def test_the_written_recipe_reads_back_whole(tmp_path):
     assert yaml.safe_load(run.recipe.read_text())["data"]["train"] == [tricky, "b.jsonl"]
 
 
+def test_what_is_mixed_in_reads_back(tmp_path):
+    run = RunDir(tmp_path)
+    mix = {"g, 1.jsonl": 0.2, "h.jsonl": {"weight": 0.1, "cap": 5, "columns": {"prompt": "q"}}}
+    given = resolve(None, None, {"data.train": "x", "data.mix": mix})
+    write_recipe(run, given)
+    again = read_recipe(run)
+    assert again.recipe == given.recipe
+    assert value_at(again.recipe, "data.mix") == {**mix, "g, 1.jsonl": {"weight": 0.2}}
+    assert again.sources["data.mix"].endswith("/h.jsonl")
+
+
 def test_an_edited_recipe_is_still_read(tmp_path):
     run = RunDir(tmp_path)
     run.recipe.write_text("data: {train: a.jsonl}  # mine\n")

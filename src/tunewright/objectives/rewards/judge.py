@@ -6,30 +6,19 @@ closing mark. Failed requests and replies without a score are tried again, then 
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 import re
-import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from email.message import Message
-from http.client import HTTPException
 from pathlib import Path
-from typing import IO, Any, Self
-from urllib.error import HTTPError
-from urllib.request import HTTPRedirectHandler, Request, build_opener
+from typing import Self
 
 from pydantic import Field, model_validator
 
-from tunewright.core.errors import ConfigError
+from tunewright.core.endpoint import PARALLEL, Completion, Endpoint, Failure, check_url, key_from
+from tunewright.core.material import mark_for
 from tunewright.objectives.rewards.spec import Reward, RewardError, RewardSpec, Row
 
-PARALLEL = 8  # requests at a time
-FIRST_WAIT, LONGEST_WAIT = 0.5, 8.0  # seconds before the next try; doubled each time
-LONGEST_REPLY = 4 << 20  # bytes
-_WORTH_RETRYING = {408, 409, 425, 429, 500, 502, 503, 504}
 _NUMBER = r"-?[0-9]+(?:\.[0-9]+)?"
 _SCORE = re.compile(rf"score[\s\"'*_]{{0,4}}[:=][\s\"'*_]{{0,4}}({_NUMBER})(?![0-9]|\.[0-9])", re.IGNORECASE)
 _ALONE = re.compile(rf"\W{{0,8}}?({_NUMBER})(?:\s*/\s*[0-9]+)?\W{{0,8}}")
@@ -50,34 +39,14 @@ class Judge(RewardSpec):
 
     @model_validator(mode="after")
     def check_values(self) -> Self:
-        if not self.url.startswith(("http://", "https://")):
-            raise ValueError(f"`url` must start with http:// or https:// (got {self.url!r})")
+        check_url(self.url)
         if not self.scale[0] < self.scale[1]:
             raise ValueError(f"`scale` must be [worst, best] with worst < best (got {list(self.scale)})")
         return self
 
     def make(self, folder: Path) -> Reward:
-        key = os.environ.get(self.key_env, "") if self.key_env else ""
-        if self.key_env and not key:
-            raise ConfigError(f"reward {self.name!r}: the environment variable {self.key_env} is not set")
-        return JudgeReward(self, key)
-
-
-class _NoRedirect(HTTPRedirectHandler):
-    """A redirect would carry the key to another server."""
-
-    def redirect_request(
-        self, req: Request, fp: IO[bytes], code: int, msg: str, headers: Message, newurl: str
-    ) -> None:
-        return None
-
-
-class _Failure(Exception):
-    """A try failed; ``again`` says whether another may help."""
-
-    def __init__(self, text: str, again: bool = True) -> None:
-        super().__init__(text)
-        self.again = again
+        key = key_from(self.key_env, f"reward {self.name!r}")
+        return JudgeReward(self, Endpoint(self.url, key, self.seconds, self.retries))
 
 
 @dataclass(frozen=True)
@@ -85,7 +54,7 @@ class JudgeReward:
     """Asks the judge about several answers at a time."""
 
     spec: Judge
-    key: str
+    server: Endpoint
 
     def __repr__(self) -> str:
         return f"JudgeReward({self.spec.url!r}, {self.spec.model!r})"
@@ -104,53 +73,15 @@ class JudgeReward:
     def _one(self, row: Row) -> float | RewardError:
         body = {"model": self.spec.model, "temperature": 0, "messages": messages(self.spec, row)}
         low, high = self.spec.scale
-        for trial in range(self.spec.retries + 1):
-            try:
-                reply = _content(self._post(body))
-                return (judged(reply, self.spec.scale) - low) / (high - low)
-            except _Failure as failure:
-                if trial == self.spec.retries or not failure.again:
-                    tries = f"{trial + 1} {'try' if trial == 0 else 'tries'}"
-                    return RewardError(f"the judge at {self.spec.url} gave no score in {tries}: {failure}")
-                time.sleep(min(LONGEST_WAIT, FIRST_WAIT * 2**trial))
-        raise AssertionError("the last try returns")
 
-    def _post(self, body: dict[str, Any]) -> bytes:
-        headers = {"Content-Type": "application/json"}
-        if self.key:
-            headers["Authorization"] = f"Bearer {self.key}"
-        address = self.spec.url.rstrip("/") + "/chat/completions"
-        request = Request(address, json.dumps(body).encode(), headers, method="POST")
-        deadline = time.monotonic() + self.spec.seconds
+        def read(reply: Completion) -> float:
+            return (judged(reply.text, self.spec.scale) - low) / (high - low)
+
         try:
-            with build_opener(_NoRedirect).open(request, timeout=self.spec.seconds) as response:
-                return _read(response, deadline)
-        except HTTPError as error:
-            with error:
-                text = error.read(300).decode(errors="replace")
-            raise _Failure(f"HTTP {error.code}: {text}", error.code in _WORTH_RETRYING) from None
-        except (OSError, HTTPException) as error:  # URLError and time-outs are OSErrors
-            raise _Failure(f"{type(error).__name__}: {error}") from None
-
-
-def _read(response: Any, deadline: float) -> bytes:
-    """The body; raises ``TimeoutError`` for a server that never comes to an end."""
-    body = b""
-    while piece := response.read1(65536):
-        body += piece
-        if time.monotonic() > deadline or len(body) > LONGEST_REPLY:
-            raise TimeoutError("the reply did not end in time")
-    return body
-
-
-def _content(body: bytes) -> str:
-    try:
-        content = json.loads(body)["choices"][0]["message"]["content"]
-    except (ValueError, LookupError, TypeError, RecursionError):
-        raise _Failure(f"no chat completion: {body[:200]!r}") from None
-    if not isinstance(content, str):
-        raise _Failure(f"no text in the reply: {content!r}")
-    return content
+            return self.server.ask(body, read)
+        except Failure as failure:
+            tries = f"{failure.tries} {'try' if failure.tries == 1 else 'tries'}"
+            return RewardError(f"the judge at {self.spec.url} gave no score in {tries}: {failure}")
 
 
 def judged(reply: str, scale: tuple[float, float]) -> float:
@@ -158,16 +89,16 @@ def judged(reply: str, scale: tuple[float, float]) -> float:
     found = _SCORE.findall(reply)
     alone = _ALONE.fullmatch(reply)
     if not found and alone is None:
-        raise _Failure(f"no score in {reply[-200:]!r}")
+        raise Failure(f"no score in {reply[-200:]!r}")
     value = float(found[-1] if found else alone[1] if alone else "nan")
     if not scale[0] <= value <= scale[1]:
-        raise _Failure(f"{value:g} is not from {scale[0]:g} to {scale[1]:g}, in {reply[-200:]!r}")
+        raise Failure(f"{value:g} is not from {scale[0]:g} to {scale[1]:g}, in {reply[-200:]!r}")
     return value
 
 
 def messages(spec: Judge, row: Row) -> list[dict[str, str]]:
     """The chat that asks for a score."""
-    mark = _mark(row)
+    mark = mark_for(row.prompt, row.answer)
     task = (
         f"{spec.rubric}\n\n"
         f"You grade one answer. The question stands between <question-{mark}> and </question-{mark}>, "
@@ -178,12 +109,3 @@ def messages(spec: Judge, row: Row) -> list[dict[str, str]]:
     question = f"<question-{mark}>\n{row.prompt}\n</question-{mark}>"
     answer = f"<answer-{mark}>\n{row.answer}\n</answer-{mark}>"
     return [{"role": "system", "content": task}, {"role": "user", "content": f"{question}\n{answer}"}]
-
-
-def _mark(row: Row) -> str:
-    """A digest of the material that does not occur in it."""
-    text = json.dumps([row.prompt, row.answer])
-    mark = hashlib.sha256(text.encode()).hexdigest()[:16]
-    while mark in text:
-        mark = hashlib.sha256((mark + text).encode()).hexdigest()[:16]
-    return mark
