@@ -3,11 +3,11 @@
     python benchmarks/duplicates.py
     python benchmarks/duplicates.py --rows 20000
 
-Rows are made up: questions and answers of about 1 kB from a vocabulary of 30,000 words drawn as in a language
-(Zipf). A share of them repeats an earlier row: as it is, with another case, punctuation and spaces, or with a few
-words replaced. Other rows are *traps*: they share their question's template, or ask the same and answer something
-else, and must not be joined. Each size runs in a process of its own; texts and sketches are read from disk, as in
-``data prepare``. Seconds are of one core.
+Rows are made up: questions and answers of about 1 kB from a vocabulary of 30,000 words drawn as in a
+language (Zipf). A share of them repeats an earlier row: as it is, with another case, punctuation and
+spaces, or with a few words replaced. Other rows are *traps*: they share their question's template, or ask
+the same and answer something else, and must not be joined. Each size runs in a process of its own; texts
+and sketches are read from disk, as in ``data prepare``. Seconds are of one core.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ import numpy as np
 
 from tunewright.core.records import Conversation, Message
 from tunewright.data.dedupe.clusters import clusters
+from tunewright.data.dedupe.ordered import Space
 from tunewright.data.dedupe.sketch import BANDS, row_text, sketch
 
 CHUNK = 2_000  # rows that are made and sketched at a time
@@ -122,7 +123,7 @@ def measure(rows: int, seed: int) -> dict[str, Any]:
             store.add(start, texts)
             sketching += time.process_time() - begun
         begun = time.process_time()
-        found = clusters(store, store.text, scratch=folder)
+        found = clusters(store, store.text, space=Space(folder))
         clustering = time.process_time() - begun
     joined = found.leaders == found.leaders[maker.of]
     recall = {

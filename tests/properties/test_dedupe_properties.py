@@ -1,4 +1,4 @@
-"""Clusters of near-duplicates against all pairs, compared in plain Python; and what they must not depend on."""
+"""Clusters of near-duplicates against all pairs in plain Python, and what they must not depend on."""
 
 import itertools
 
@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from tunewright.data.dedupe.clusters import InMemory, clusters, groups
 from tunewright.data.dedupe.crossing import crossing, recheck
+from tunewright.data.dedupe.ordered import Space
 from tunewright.data.dedupe.similar import similarity_of
 from tunewright.data.dedupe.sketch import sketch
 from tunewright.data.dedupe.union import alone
@@ -83,7 +84,7 @@ def test_clusters_are_those_of_all_pairs(texts):
 def test_clusters_depend_neither_on_chunks_nor_on_memory(texts, size, limit, threshold):
     sketches = sketch(texts)
     whole = clusters(InMemory(sketches), texts.__getitem__, threshold)
-    pieces = clusters(Chunked(sketches, size), texts.__getitem__, threshold, limit=limit)
+    pieces = clusters(Chunked(sketches, size), texts.__getitem__, threshold, space=Space(None, limit))
     assert np.array_equal(whole.leaders, pieces.leaders)
     assert np.array_equal(whole.similarity, pieces.similarity)
     assert whole.comparisons == pieces.comparisons
@@ -114,7 +115,7 @@ def test_every_row_points_at_the_first_of_its_cluster_and_is_similar_to_one_of_i
 def test_groups_are_those_of_a_dictionary(keys, limit):
     parents = alone(len(keys))
     array = np.array(keys, np.uint64).reshape(-1, 2)
-    groups([(np.arange(len(keys)), array)], parents, limit=limit)
+    groups([(np.arange(len(keys)), array)], parents, Space(None, limit))
     first: dict = {}
     assert parents.tolist() == [first.setdefault(key, row) for row, key in enumerate(keys)]
 

@@ -1,9 +1,9 @@
 """An index of benchmarks by hashes alone: which rows hold which of their items.
 
-An item of ``LONG`` words or more is *contaminated* by a row that holds at least ``COVERED`` of its distinct
-n-grams of eight words (the share that PaLM used). A shorter item must be a whole line or turn of the row, and one
-of fewer than ``LEAST`` words is left out, because such a line proves nothing. N-grams that many items of a
-benchmark share are its template and count for none of them.
+An item of ``LONG`` words or more is *contaminated* by a row that holds at least ``COVERED`` of its
+distinct n-grams of eight words (the share that PaLM used). A shorter item must be a whole line or turn of
+the row, and one of fewer than ``LEAST`` words is left out, because such a line proves nothing. N-grams
+that many items of a benchmark share are its template and count for none of them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _SCATTER, _SIEVE_SHIFT = np.uint64(0x9E3779B97F4A7C15), np.uint64(44)
 
 
 class Match(NamedTuple):
-    """A row that holds an item: ``item`` is its number in the benchmark, ``coverage`` the share of it found."""
+    """A row that holds an item of a benchmark; ``coverage`` is the share of the item that was found."""
 
     row: int
     benchmark: str
@@ -127,7 +127,7 @@ class Index:
 
     def save(self, path: Path) -> None:
         """Write the index to one file: a line of JSON, then the arrays. No text is in it."""
-        arrays = [self.hashes, *map(_small, (self.items, self.sizes, self.numbers, self.owners))]
+        arrays = [self.hashes, *(_small(a) for a in (self.items, self.sizes, self.numbers, self.owners))]
         shapes = [[array.dtype.str, len(array)] for array in arrays]
         head = {"format": _FORMAT, "names": self.names, "arrays": shapes}
         with written_atomically(path) as temporary, temporary.open("wb") as out:
@@ -142,13 +142,12 @@ class Index:
             with path.open("rb") as file:
                 head = json.loads(file.readline(1 << 16))
                 shapes = _shapes(head)
-                arrays = [np.frombuffer(file.read(dtype.itemsize * size), dtype) for dtype, size in shapes]
-                complete = all(len(a) == size for a, (_, size) in zip(arrays, shapes, strict=True))
-                whole_file = complete and not file.read(1)
+                size = file.tell() + sum(dtype.itemsize * count for dtype, count in shapes)
+                if size != path.stat().st_size:
+                    raise ValueError(f"{size} bytes expected")
+                arrays = [np.fromfile(file, dtype, count) for dtype, count in shapes]
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise DataError(f"{path}: not an index of benchmarks; build it again") from error
-        if not whole_file:
-            raise DataError(f"{path}: cut short or damaged; build it again")
+            raise DataError(f"{path}: no index of benchmarks, or a damaged one; build it again") from error
         hashes, items, sizes, numbers, owners = arrays
         index = cls(
             tuple(head["names"]),
@@ -166,8 +165,9 @@ class Index:
         fits = len(self.hashes) == len(self.items) and len(self.sizes) == len(self.numbers) == len(
             self.owners
         )
-        fits = fits and int(self.items.max(initial=0)) < max(1, len(self.sizes))
-        fits = fits and int(self.owners.max(initial=0)) < max(1, len(self.names))
+        for places, held in ((self.items, self.sizes), (self.owners, self.names)):
+            fits = fits and (not len(places) or int(places.max()) < len(held))
+        fits = fits and bool((self.sizes > 0).all())
         if not fits or not (self.hashes[1:] >= self.hashes[:-1]).all():
             raise DataError(f"{path}: its arrays do not fit each other; build it again")
 

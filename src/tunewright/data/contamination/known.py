@@ -1,7 +1,7 @@
 """Public test sets that come with the program, as hashes: names, sources and licences stand in a table.
 
-``tools/make_benchmark_index.py`` makes them. At most ``MOST`` hashes of an item are kept, so that the coverage of a
-long item is an estimate.
+``tools/make_benchmark_index.py`` makes them. At most ``MOST`` hashes of an item are kept, so that the
+coverage of a long item is an estimate.
 """
 
 from __future__ import annotations

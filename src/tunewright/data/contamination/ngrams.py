@@ -22,11 +22,10 @@ _WHOLE = np.uint64(0x5851F42D4C957F2D)  # keeps hashes of whole lines apart from
 
 
 class Grams(NamedTuple):
-    """Hashes of ``count`` texts: ``hashes[i]`` is of the text ``rows[i]``."""
+    """Hashes of some texts: ``hashes[i]`` is of the text ``rows[i]``."""
 
     hashes: Hashes
     rows: NDArray[np.int64]
-    count: int
 
 
 def items_of(examples: Sequence[Example]) -> list[tuple[int, str]]:
@@ -56,7 +55,6 @@ def grams_of(texts: Sequence[str]) -> Grams:
     return Grams(
         np.concatenate((grams, whole(hashes, ends), whole(hashes, starts)[used])),
         np.concatenate((rows[owner], rows, line_rows[used])),
-        len(texts),
     )
 
 

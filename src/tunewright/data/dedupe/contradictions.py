@@ -13,7 +13,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import pairwise
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -21,7 +20,7 @@ from numpy.typing import NDArray
 
 from tunewright.core.records import Conversation, Example, Labelled, Preference, Ranking
 from tunewright.data.dedupe.clusters import THRESHOLD, Clusters
-from tunewright.data.dedupe.ordered import LIMIT, Records, ordered, records
+from tunewright.data.dedupe.ordered import Records, Space, ordered, records
 from tunewright.data.dedupe.similar import Comparer
 from tunewright.data.dedupe.sketch import ANSWER, TURN, row_text, shingles
 from tunewright.data.dedupe.union import Rows
@@ -89,13 +88,12 @@ def contradictions(
     comparer: Comparer,
     labelled: NDArray[np.bool_],
     threshold: float = THRESHOLD,
-    scratch: Path | None = None,
-    limit: int = LIMIT,
+    space: Space | None = None,
 ) -> Contradictions:
     """Rows with the same question whose answers do not agree; ``labelled`` tells whose answers are labels."""
     counted = [0]
     found = []
-    for run in _runs(ordered(_spoken(given, counted), scratch, limit)):
+    for run in _runs(ordered(_spoken(given, counted), space)):
         answers = np.unique(run["says"])
         if len(answers) == 1:
             continue
@@ -130,7 +128,7 @@ def _question(example: Example) -> list[str]:
 
 
 def _keys(rows: Sequence[Sequence[str]]) -> Hashes:
-    """16 bytes for each row, equal for parts of equal words, or of equal characters where there are no words."""
+    """16 bytes for each row, equal for parts of equal words; for parts without words, of equal characters."""
     hashes, starts = shingles([part for parts in rows for part in parts])
     edges = starts[offsets_of(np.array([len(parts) for parts in rows], np.int64))].tolist()
     made = (blake2b(hashes[edges[i] : edges[i + 1]].tobytes(), digest_size=16) for i in range(len(rows)))

@@ -147,13 +147,12 @@ def _size(row: Compared) -> int:
 
 
 def _sides(text: str) -> list[list[tuple[str, str]]]:
-    """Role and content of each turn that asks, and of each that answers; a document is one turn of no role."""
+    """Role and content of the turns that ask, and of those that answer; a document is one turn of no role."""
     asked, mark, answered = text.partition(ANSWER)
     if not mark:
         return [[("", text)]]
     return [
-        [(role, content) for role, _, content in (turn.partition(": ") for turn in side.split(TURN) if side)]
-        for side in (asked, answered)
+        [turn.partition(": ")[::2] for turn in side.split(TURN)] if side else [] for side in (asked, answered)
     ]
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tunewright.data.dedupe.clusters import InMemory, clusters, groups, numbered
+from tunewright.data.dedupe.ordered import Space
 from tunewright.data.dedupe.sketch import ANSWER, sketch
 from tunewright.data.dedupe.union import alone
 
@@ -111,6 +112,6 @@ def test_groups_of_many_rows_on_disk(tmp_path):
     draw = np.random.default_rng(0)
     keys = draw.integers(0, 50, (3000, 1)).astype(np.uint64) * np.uint64(2**57) + np.uint64([[0, 1]])
     parents = alone(3000)
-    groups(numbered(iter(np.array_split(keys, 7))), parents, tmp_path, limit=20)
+    groups(numbered(iter(np.array_split(keys, 7))), parents, Space(tmp_path, 20))
     first = {key: row for row, key in reversed(list(enumerate(keys[:, 0].tolist())))}
     assert parents.tolist() == [first[key] for key in keys[:, 0].tolist()]

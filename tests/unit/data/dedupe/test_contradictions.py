@@ -13,6 +13,7 @@ from tunewright.data.dedupe.contradictions import (
     label_hash,
     said,
 )
+from tunewright.data.dedupe.ordered import Space
 from tunewright.data.dedupe.similar import Comparer
 from tunewright.data.dedupe.sketch import row_text, sketch
 
@@ -111,7 +112,7 @@ def test_chunks_and_memory_do_not_matter(tmp_path):
     whole = found(examples)
     assert len(whole.found) == 40
     for chunk, limit in ((7, 9), (1, 1), (64, 50)):
-        assert found(examples, chunk=chunk, limit=limit, scratch=tmp_path) == whole
+        assert found(examples, chunk=chunk, space=Space(tmp_path, limit)) == whole
 
 
 def test_near_identical_texts_with_different_labels():

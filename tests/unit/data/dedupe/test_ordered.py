@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tunewright.data.dedupe.ordered import RECORD, in_blocks, ordered, records
+from tunewright.data.dedupe.ordered import RECORD, Space, in_blocks, ordered, records
 from tunewright.data.dedupe.union import alone, join, roots, settle
 
 
@@ -23,19 +23,19 @@ def test_records_come_in_order_and_all_of_them(tmp_path, limit, high):
     found = made(700, high=high)
     expected = found[np.lexsort((found["row"], found["second"], found["key"]))]
     for size in (1, 64, 1000):
-        result = list(ordered(chunks(found, size), tmp_path, limit))
+        result = list(ordered(chunks(found, size), Space(tmp_path, limit)))
         assert np.array_equal(np.concatenate(result), expected)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_no_stretch_is_longer_than_the_limit_unless_keys_are_equal(tmp_path):
-    stretches = [len(part) for part in ordered(chunks(made(3000), 10), tmp_path, 50)]
+    stretches = [len(part) for part in ordered(chunks(made(3000), 10), Space(tmp_path, 50))]
     assert max(stretches) <= 50 and sum(stretches) == 3000
 
 
 def test_no_records_are_no_stretches(tmp_path):
-    assert list(ordered([], tmp_path)) == []
-    assert list(ordered([np.empty(0, RECORD)], tmp_path)) == []
+    assert list(ordered([])) == []
+    assert list(ordered([np.empty(0, RECORD)], Space(tmp_path))) == []
 
 
 @pytest.mark.parametrize("size", [1, 3, 10, 11])
