@@ -11,13 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tunewright.data.dedupe.ordered import LIMIT, Records, in_blocks, ordered, records
+from tunewright.data.dedupe.ordered import Records, Space, in_blocks, ordered, records
 from tunewright.data.dedupe.similar import Comparer
 from tunewright.data.dedupe.union import Rows, alone, join, roots, settle
 from tunewright.data.dedupe.words import Hashes
@@ -81,16 +80,14 @@ def numbered(chunks: Iterable[Hashes]) -> Iterator[tuple[Rows, Hashes]]:
         start += len(chunk)
 
 
-def groups(
-    keys: Iterable[tuple[Rows, Hashes]], parents: Rows, scratch: Path | None = None, limit: int = LIMIT
-) -> None:
+def groups(keys: Iterable[tuple[Rows, Hashes]], parents: Rows, space: Space | None = None) -> None:
     """Join rows that share a 16-byte key, given as two ``uint64``, ``(n, 2)``; changes ``parents``.
 
     A row may come with several keys, or with none. Call it again to join by keys of another kind.
     """
     made = (records(key[:, 0], rows, second=key[:, 1]) for rows, key in keys)
     last = None
-    for chunk in ordered(made, scratch, limit):
+    for chunk in ordered(made, space):
         whole = chunk if last is None else np.concatenate((last, chunk))
         equal = (whole["key"][1:] == whole["key"][:-1]) & (whole["second"][1:] == whole["second"][:-1])
         join(parents, whole["row"][:-1][equal], whole["row"][1:][equal])
@@ -103,13 +100,12 @@ def clusters(
     text_of: Callable[[int], str],
     threshold: float = THRESHOLD,
     parents: Rows | None = None,
-    scratch: Path | None = None,
-    limit: int = LIMIT,
+    space: Space | None = None,
 ) -> Clusters:
     """Join rows whose similarity is at least ``threshold``; ``text_of`` gives the ``row_text`` of a row.
 
     ``parents`` are groups of exact duplicates, of which only the first row is compared; it is changed, and
-    may be a ``np.memmap``. ``scratch`` is where files may stand for a while, ``limit`` the records in memory.
+    may be a ``np.memmap``.
     """
     parents = alone(bands.rows) if parents is None else parents
     settle(parents)
@@ -118,7 +114,7 @@ def clusters(
     exact = np.flatnonzero(~opens)
     finder.similarity[exact] = finder.similarity[parents[exact]] = 1.0
     for band in range(bands.bands):
-        finder.look(in_blocks(ordered(_records(bands, band, opens), scratch, limit), _BLOCK))
+        finder.look(in_blocks(ordered(_records(bands, band, opens), space), _BLOCK))
     settle(parents)
     return Clusters(parents, finder.similarity, finder.comparisons)
 

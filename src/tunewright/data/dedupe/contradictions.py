@@ -13,7 +13,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import pairwise
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -21,11 +20,11 @@ from numpy.typing import NDArray
 
 from tunewright.core.records import Conversation, Example, Labelled, Preference, Ranking
 from tunewright.data.dedupe.clusters import THRESHOLD, Clusters
-from tunewright.data.dedupe.ordered import LIMIT, Records, ordered, records
+from tunewright.data.dedupe.ordered import Records, Space, ordered, records
 from tunewright.data.dedupe.similar import Comparer
-from tunewright.data.dedupe.sketch import ANSWER, TURN, row_text
+from tunewright.data.dedupe.sketch import ANSWER, TURN, row_text, shingles
 from tunewright.data.dedupe.union import Rows
-from tunewright.data.dedupe.words import Hashes, words
+from tunewright.data.dedupe.words import Hashes, offsets_of
 from tunewright.data.keys import answer_of, respaced
 
 SHOWN = 64  # rows of one group that are compared and reported; the others are counted
@@ -64,8 +63,8 @@ class Contradictions:
 def said(examples: Sequence[Example]) -> Said:
     """What each example asks and says, as hashes; answers are the same if their words are."""
     speaks = [isinstance(e, Conversation | Labelled | Preference | Ranking) for e in examples]
-    asked = [_question(e) if used else "" for e, used in zip(examples, speaks, strict=True)]
-    texts = [answer_of(e) if used else "" for e, used in zip(examples, speaks, strict=True)]
+    asked = [_question(e) if used else [] for e, used in zip(examples, speaks, strict=True)]
+    texts = [[answer_of(e)] if used else [] for e, used in zip(examples, speaks, strict=True)]
     question = _keys(asked).reshape(-1, 2).copy()
     says = np.maximum(_keys(texts).reshape(-1, 2)[:, 0], np.uint64(1))
     for i, example in enumerate(examples):
@@ -89,13 +88,12 @@ def contradictions(
     comparer: Comparer,
     labelled: NDArray[np.bool_],
     threshold: float = THRESHOLD,
-    scratch: Path | None = None,
-    limit: int = LIMIT,
+    space: Space | None = None,
 ) -> Contradictions:
     """Rows with the same question whose answers do not agree; ``labelled`` tells whose answers are labels."""
     counted = [0]
     found = []
-    for run in _runs(ordered(_spoken(given, counted), scratch, limit)):
+    for run in _runs(ordered(_spoken(given, counted), space)):
         answers = np.unique(run["says"])
         if len(answers) == 1:
             continue
@@ -120,23 +118,21 @@ def label_conflicts(found: Clusters, labels: Hashes) -> list[Contradiction]:
     return conflicts
 
 
-def _question(example: Example) -> str:
-    """What must get the same answer: for rows that judge answers, the prompt with the answers."""
+def _question(example: Example) -> list[str]:
+    """What must get the same answer, in parts: roles and turns; for rows that judge answers, those too."""
     asked, _, answered = row_text(example).partition(ANSWER)
+    turns = asked.split(TURN)
     if isinstance(example, Preference | Ranking):
-        return TURN.join((asked, *sorted(answered.split(TURN))))
-    return asked
+        turns += sorted(answered.split(TURN))
+    return [part for turn in turns for part in turn.split(": ", 1)]
 
 
-def _keys(texts: Sequence[str]) -> Hashes:
-    """16 bytes for each text, equal for equal words; for a text without words, for equal characters."""
-    hashes, starts, _ = words(texts)
-    edges = starts.tolist()
-    made = bytearray()
-    for i, text in enumerate(texts):
-        own = hashes[edges[i] : edges[i + 1]].tobytes()
-        made += blake2b(own or text.strip().encode("utf-8", "surrogatepass"), digest_size=16).digest()
-    return np.frombuffer(bytes(made), "<u8")
+def _keys(rows: Sequence[Sequence[str]]) -> Hashes:
+    """16 bytes for each row, equal for parts of equal words; for parts without words, of equal characters."""
+    hashes, starts = shingles([part for parts in rows for part in parts])
+    edges = starts[offsets_of(np.array([len(parts) for parts in rows], np.int64))].tolist()
+    made = (blake2b(hashes[edges[i] : edges[i + 1]].tobytes(), digest_size=16) for i in range(len(rows)))
+    return np.frombuffer(b"".join(one.digest() for one in made), "<u8")
 
 
 def _spoken(given: Iterable[tuple[Rows, Said]], counted: list[int]) -> Iterator[Records]:

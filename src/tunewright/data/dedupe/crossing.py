@@ -17,6 +17,7 @@ from tunewright.data.dedupe.similar import Compared, compared, similarity
 from tunewright.data.dedupe.sketch import BANDS, sketch
 from tunewright.data.dedupe.union import Rows
 
+MOST = 64
 UNUSED = 255  # the side of a row that was dropped
 OTHER_SEED = 2_147_483_629
 
@@ -48,7 +49,8 @@ def recheck(
 ) -> list[Crossing]:
     """Rows of ``train`` that are near a row of ``held_out``, each given as number and ``row_text``.
 
-    Memory grows with the held-out rows only. No row is compared twice with the same one.
+    Memory grows with the held-out rows only. No row is compared twice with the same one, nor with more than
+    ``MOST`` of the held-out rows that share a band hash: where there are that many, some are found.
     """
     held = list(held_out)
     if not held:
@@ -63,6 +65,7 @@ def recheck(
         for band in range(BANDS):
             begin = np.searchsorted(columns[:, band], asked[:, band], "left")
             end = np.searchsorted(columns[:, band], asked[:, band], "right")
+            end = np.minimum(end, begin + MOST)
             for i in np.flatnonzero(end > begin).tolist():
                 pairs.update((i, int(j)) for j in order[begin[i] : end[i], band])
         found += _verified(sorted(pairs), block, held, threshold)

@@ -10,15 +10,25 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 RECORD = np.dtype([("key", "<u8"), ("second", "<u8"), ("row", "<i8"), ("says", "<u8")])
 Records = NDArray[np.void]
-LIMIT = 1 << 21  # records that are ordered at a time: 64 MiB, and as much again while they are
 _BLOCK = 1 << 18  # records that are read at a time
 _BYTES = 16  # of key and second together
+
+
+class Space(NamedTuple):
+    """What ordering may use: a ``folder`` for files that stand for a while, and ``records`` held in memory.
+
+    Two million records are 64 MiB, and as much again while they are put in order.
+    """
+
+    folder: Path | None = None
+    records: int = 1 << 21
 
 
 def records(key: NDArray[np.uint64], rows: NDArray[np.int64], **fields: NDArray[np.uint64]) -> Records:
@@ -30,9 +40,9 @@ def records(key: NDArray[np.uint64], rows: NDArray[np.int64], **fields: NDArray[
     return made
 
 
-def ordered(chunks: Iterable[Records], scratch: Path | None = None, limit: int = LIMIT) -> Iterator[Records]:
-    """All records in order, a stretch at a time. ``scratch`` is where files may stand for a while."""
-    return _ordered(iter(chunks), scratch, limit, 0)
+def ordered(chunks: Iterable[Records], space: Space | None = None) -> Iterator[Records]:
+    """All records in order, a stretch at a time."""
+    return _ordered(iter(chunks), space or Space(), 0)
 
 
 def in_blocks(chunks: Iterable[Records], size: int) -> Iterator[Records]:
@@ -52,13 +62,13 @@ def in_blocks(chunks: Iterable[Records], size: int) -> Iterator[Records]:
         yield np.concatenate(waiting)
 
 
-def _ordered(chunks: Iterator[Records], scratch: Path | None, limit: int, depth: int) -> Iterator[Records]:
+def _ordered(chunks: Iterator[Records], space: Space, depth: int) -> Iterator[Records]:
     held: list[Records] = []
     size = 0
     for chunk in chunks:
         held.append(chunk)
         size += len(chunk)
-        if size > limit:
+        if size > space.records:
             break
     else:
         if size:
@@ -68,11 +78,11 @@ def _ordered(chunks: Iterator[Records], scratch: Path | None, limit: int, depth:
         yield from held
         yield from chunks
         return
-    with TemporaryDirectory(prefix="order-", dir=scratch) as name:
+    with TemporaryDirectory(prefix="order-", dir=space.folder) as name:
         folder = Path(name)
         _deal(_chained(held, chunks), folder, depth)
         for part in sorted(folder.iterdir()):
-            yield from _ordered(_read(part), scratch, limit, depth + 1)
+            yield from _ordered(_read(part), space, depth + 1)
             part.unlink()
 
 

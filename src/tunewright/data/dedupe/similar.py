@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from functools import cache
-from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -51,12 +50,11 @@ class Compared(NamedTuple):
 
 def compared(texts: Sequence[str]) -> list[Compared]:
     """Texts made by ``row_text``, ready to be compared."""
-    sides = [text.split(ANSWER, 1) for text in texts]
-    parts = [[side.split(TURN) if side else [] for side in pair] for pair in sides]
-    turns = iter(_turns(list(chain.from_iterable(side for pair in parts for side in pair))))
+    rows = [_sides(text) for text in texts]
+    turns = iter(_turns([turn for sides in rows for side in sides for turn in side]))
     return [
-        Compared(tuple(next(turns) for side in pair for _ in side) or _empty(), len(pair[0]), len(pair) == 1)
-        for pair in parts
+        Compared(tuple(next(turns) for side in sides for _ in side), len(sides[0]), len(sides) == 1)
+        for sides in rows
     ]
 
 
@@ -148,7 +146,18 @@ def _size(row: Compared) -> int:
     return sum(len(turn.shingles) for turn in row.turns)
 
 
-def _turns(texts: list[str]) -> list[Turn]:
+def _sides(text: str) -> list[list[tuple[str, str]]]:
+    """Role and content of the turns that ask, and of those that answer; a document is one turn of no role."""
+    asked, mark, answered = text.partition(ANSWER)
+    if not mark:
+        return [[("", text)]]
+    return [
+        [turn.partition(": ")[::2] for turn in side.split(TURN)] if side else [] for side in (asked, answered)
+    ]
+
+
+def _turns(turns: list[tuple[str, str]]) -> list[Turn]:
+    texts = [content for _, content in turns]
     found = words(texts)
     hashes, starts = shingles_of(found, texts)
     ends = found.starts.tolist()
@@ -158,13 +167,13 @@ def _turns(texts: list[str]) -> list[Turn]:
     edges = starts.tolist()
     return [
         Turn(
-            text.partition(":")[0],
+            role,
             np.unique(hashes[edges[i] : edges[i + 1]]),
             ends[i + 1] - ends[i],
             numbers[i],
             negations[i],
         )
-        for i, text in enumerate(texts)
+        for i, (role, _) in enumerate(turns)
     ]
 
 
@@ -179,8 +188,3 @@ def _sums(values: Hashes, edges: list[int]) -> list[int]:
 @cache
 def _negations() -> Hashes:
     return np.sort(words([_NEGATIONS]).hashes)
-
-
-@cache
-def _empty() -> tuple[Turn, ...]:
-    return tuple(_turns([""]))
