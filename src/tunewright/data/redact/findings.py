@@ -88,8 +88,11 @@ class Redacted:
 
 
 def without_overlaps(found: Iterable[Finding]) -> list[Finding]:
-    """The findings in order of place; of two that overlap the surer one, then the longer one, stays."""
-    best = sorted(found, key=lambda f: (-f.score, f.start - f.end, _RANK[f.type], f.start))
+    """The findings in order of place; of two that overlap the surer one, then the longer one, stays.
+
+    A name yields to everything with a shape: it is often a part of an address.
+    """
+    best = sorted(found, key=lambda f: (f.type in NAMES, -f.score, f.start - f.end, _RANK[f.type], f.start))
     if len(best) < 2:
         return best
     kept: list[Finding] = []

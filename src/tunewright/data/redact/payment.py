@@ -71,7 +71,7 @@ def cards(text: str) -> Iterator[Finding]:
     """Numbers of 12 to 19 digits that pass the checksum and are issued, or that are called a card."""
     for match in _CARD.finditer(text):
         digits = re.sub(r"[ -]", "", match.group())
-        if not luhn(digits) or len(set(digits)) < 3:
+        if not luhn(digits) or len(set(digits)) < 2:
             continue
         words = before(text, match.start(), 60)
         called = _CARD_WORDS.search(words) is not None
