@@ -32,7 +32,7 @@ from tunewright.data.problems import BadRow, Problem, problem
 from tunewright.data.raw_rows import raw_rows
 from tunewright.data.rows import Notes, Raw
 from tunewright.data.schema import Format, advice, build, format_named, format_of
-from tunewright.data.strict import shown
+from tunewright.data.strict import parse_json, shown
 
 HEAD_ROWS = 20
 Item = Example | Problem
@@ -295,6 +295,16 @@ class Reader:
             self.row_notes.count("no_group", line)
             return None
         return group
+
+
+def example_of(line: bytes) -> Example:
+    """The example of a row in its prepared form; a row that is not is an error of the program."""
+    value = parse_json(line)
+    known = format_of([value])
+    assert known is not None, "not a prepared row"
+    items = list(Reader("", format=known.name).read(Raw(0, value)))
+    assert len(items) == 1 and not isinstance(items[0], Problem), f"not a prepared row: {items}"
+    return items[0]
 
 
 def file_problems(source: str, file_notes: Notes, row_notes: Notes) -> Iterator[Problem]:

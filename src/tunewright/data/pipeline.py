@@ -25,14 +25,18 @@ from tunewright.data.canonical import to_jsonl
 from tunewright.data.load import load
 from tunewright.data.preparing.account import account
 from tunewright.data.preparing.compare import drop_duplicates, separate
-from tunewright.data.preparing.divide import crossing, divide, drop_without_time
+from tunewright.data.preparing.contaminated import drop_contaminated
+from tunewright.data.preparing.divide import divided, drop_without_time
 from tunewright.data.preparing.job import Job, do_job, workers_for
 from tunewright.data.preparing.ledger import Ledger
-from tunewright.data.preparing.output import rejection, write_lines, write_rejected, write_sides
+from tunewright.data.preparing.made import drop_synthetic_judges
+from tunewright.data.preparing.near import contradicting_rows, find_near
+from tunewright.data.preparing.output import rejection, write_found, write_lines, write_rejected, write_sides
 from tunewright.data.preparing.refusals import refuse_mixtures, refuse_nothing_left
 from tunewright.data.preparing.settings import CompareSettings, PrepareSettings, SplitSettings
 from tunewright.data.preparing.sources import sources_of
 from tunewright.data.preparing.store import Store
+from tunewright.data.preparing.whole_file import judge_files
 from tunewright.data.problems import Problem, problem
 from tunewright.data.split import SIDES, Side
 
@@ -45,7 +49,7 @@ __all__ = [
     "prepare_to",
     "write",
 ]
-FOUND = ("redactions", "review")  # files of what was found in rows, where it was looked for
+FOUND = ("redactions", "review", "contradictions")  # files of what was found in rows, where it was looked for
 WORK = ".work"  # inside the directory that is being prepared, until it is
 
 
@@ -86,18 +90,30 @@ def prepare_to(
     refuse_mixtures(store, settings)
     ledger = Ledger(store, sum(read.rows for read in store.files))
     ledger.open(settings.row_steps())
+    drop_synthetic_judges(ledger)
     drop_duplicates(ledger)
+    reports: dict[str, Any] = {}
+    if settings.clean is not None:
+        reports["cleaning"] = judge_files(ledger, settings.clean)
     near = None
-    separate(ledger, near)
+    compare = settings.compare
+    if compare.near != "off":
+        near = find_near(ledger, compare.threshold, compare.near == "drop", work)
+        reports |= near.report
+    if compare.looks_for:
+        reports["contamination"] = drop_contaminated(ledger, compare)
+    separate(ledger, near.leaders if near else None)
     if settings.split.time is not None:
         drop_without_time(ledger, settings.split.time)
     refuse_nothing_left(ledger)
-    sides, notes = divide(ledger, files, settings.split, near)
-    proof = crossing(ledger, sides, near)
-    assert not any(n for name, n in proof.items() if name.endswith("two_sides")), f"the split leaks: {proof}"
+    sides, notes, reports["split_proof"] = divided(ledger, files, settings, near)
     written = write_sides(out, store, ledger.left, sides)
     write_rejected(out / "rejected.jsonl", ledger)
-    receipt = account(ledger, sides, written, notes, proof, settings)
+    if "redact" in settings.row_steps():
+        reports["personal_data"] = write_found(out, store)
+    if near is not None:
+        write_lines(out / "contradictions.jsonl", contradicting_rows(near, store))
+    receipt = account(ledger, sides, written, notes, reports, settings)
     write_json(out / "receipt.json", receipt)
     shutil.rmtree(work)
     return receipt

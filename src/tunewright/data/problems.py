@@ -102,9 +102,14 @@ RULES: dict[str, Rule] = {
     # cleaning ends here
 
     # personal data and secrets
+    "personal_data": Rule("rejected", "personal data in a row", "Mask it instead, or write another row."),
     # personal data ends here
 
     # duplicates, contamination, poisoning
+    "near_duplicate": Rule("rejected", "a row like another", "Nothing to do; the best of them was kept."),
+    "near_test": Rule("rejected", "a row like one of the test data", "Nothing to do; kept there."),
+    "near_validation": Rule("rejected", "a row like one of validation", "Nothing to do; kept there."),
+    "contaminated": Rule("rejected", "a row with an item of a benchmark", "Keep it out of training."),
     # duplicates end here
 
     # preparation

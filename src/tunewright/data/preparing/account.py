@@ -27,7 +27,7 @@ def account(
     sides: NDArray[np.int8],
     written: dict[str, dict[str, Any]],
     notes: list[str],
-    proof: dict[str, int],
+    reports: dict[str, Any],
     settings: PrepareSettings,
 ) -> dict[str, Any]:
     """The receipt of a preparation; asserts that rows in are rows out and rows left out."""
@@ -50,7 +50,7 @@ def account(
             if settings.tasks
             else {}
         ),
-        "split_proof": proof,
+        **reports,
         "notes": notes + changes.sentences(),
         "settings": settings.model_dump(mode="json"),
         "files": changes.files,
@@ -65,7 +65,7 @@ class _Changes:
         self.files: list[dict[str, Any]] = []
         self.tasks: dict[str, None] = {}
         kinds: dict[str, dict[str, None]] = {"train": {}}
-        self._rows: Counter[str] = Counter()
+        self._rows: Counter[tuple[str, str]] = Counter()
         self._said: list[str] = []
         store = ledger.store
         row_notes: dict[str, Notes] = {}
@@ -88,8 +88,8 @@ class _Changes:
     def sentences(self) -> list[str]:
         """What was repaired or noted: rows are counted; facts about a file come as they are."""
         rows = [
-            f"{count} row(s) {RULES[reason].action} ({reason}): {RULES[reason].what}"
-            for reason, count in sorted(self._rows.items())
+            f"{count} row(s) {action} ({reason}): {RULES[reason].what}"
+            for (reason, action), count in sorted(self._rows.items())
         ]
         return rows + self._said
 

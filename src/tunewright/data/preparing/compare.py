@@ -7,18 +7,20 @@ from numpy.typing import NDArray
 
 from tunewright.data.grouping import KEY, Rows, first_rows, joined
 from tunewright.data.preparing.ledger import Ledger
+from tunewright.data.preparing.made import real_rows
 from tunewright.data.preparing.store import Store, subset
 from tunewright.data.split import SIDES
 
 
 def drop_duplicates(ledger: Ledger) -> None:
-    """Drop rows of a side that are equal but for white space within a part; the first is kept."""
+    """Drop rows of a side that are equal but for white space within a part; the first real one is kept."""
     store = ledger.store
+    order = np.lexsort((np.arange(store.rows), store.facts["synthetic"]))
     keys = np.zeros(store.rows, KEY)
-    keys["row"], keys["a"] = np.arange(store.rows), store.facts["a"]
+    keys["row"][order], keys["a"] = np.arange(store.rows), store.facts["a"]
     keys["b"] = store.facts["b"] ^ store.sides.astype(np.uint64)
-    first = first_rows(keys)
-    rows = np.flatnonzero(first != np.arange(store.rows))
+    first = order[first_rows(keys)]
+    rows = np.flatnonzero(ledger.left & (first != np.arange(store.rows)))
     ledger.drop(
         "duplicates",
         rows,
@@ -28,14 +30,15 @@ def drop_duplicates(ledger: Ledger) -> None:
 
 
 def separate(ledger: Ledger, near: Rows | None) -> None:
-    """Drop what shares a group with test from train and validation, and with validation from train.
+    """Drop real rows that share a group with test from train and validation, with validation from train.
 
     ``near``: the first row of each row's cluster of near-duplicates, which is part of its group.
     """
     store = ledger.store
-    leaders = _leaders(store, ledger.left, near)
+    real = ledger.left & real_rows(store)
+    leaders = _leaders(store, real, near)
     homes = store.sides[leaders]
-    rows = np.flatnonzero(ledger.left & (homes != store.sides))
+    rows = np.flatnonzero(real & (homes != store.sides))
     reasons = [f"in_{SIDES[home]}" for home in homes[rows].tolist()]
     ledger.drop(
         "separate",

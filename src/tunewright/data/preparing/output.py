@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from tunewright.core.paths import written_atomically
 from tunewright.data.preparing.ledger import Ledger
-from tunewright.data.preparing.part import Part
 from tunewright.data.preparing.store import Store
 from tunewright.data.problems import Problem
 from tunewright.data.split import SIDES
@@ -65,9 +64,31 @@ def rejection(p: Problem) -> dict[str, Any]:
     return {"source": p.source, "line": p.line, "reason": p.reason, "detail": p.detail}
 
 
-def write_found(path: Path, store: Store, of: Callable[[Part], list[dict[str, Any]]]) -> int:
-    """Write a line for each entry that ``of`` takes from a part; returns how many there are."""
-    return write_lines(path, (entry for _, part in store.told() for entry in of(part)))
+def write_found(directory: Path, store: Store) -> dict[str, Any]:
+    """Write what was found of personal data and what has to be decided; returns counts by type and action."""
+    acted: Counter[tuple[str, str]] = Counter()
+    asked: Counter[str] = Counter()
+    values: set[str] = set()
+
+    def redactions() -> Iterator[dict[str, Any]]:
+        for _, part in store.told():
+            for one in part.redactions:
+                acted[one["type"], one["action"]] += 1
+                yield one
+
+    def questions() -> Iterator[dict[str, Any]]:
+        for _, part in store.told():
+            for one in part.questions:
+                asked[one["type"]] += 1
+                values.add(one["id"])
+                yield one
+
+    write_lines(directory / "redactions.jsonl", redactions())
+    write_lines(directory / "review.jsonl", questions())
+    counts: dict[str, dict[str, int]] = defaultdict(dict)
+    for (kind, action), count in sorted(acted.items()):
+        counts[kind][action] = count
+    return {"found": dict(counts), "questions": dict(sorted(asked.items())), "values_to_decide": len(values)}
 
 
 def write_lines(path: Path, entries: Iterable[dict[str, Any]]) -> int:

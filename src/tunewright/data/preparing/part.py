@@ -32,14 +32,19 @@ FACTS = np.dtype(
         ("size", "<i8"),  # how many they are
         ("a", "<u8"),  # key of exact duplicates
         ("b", "<u8"),
-        ("question", "<u8"),  # rows with the same question …
-        ("answer", "<u8"),  # … should agree in the answer
+        ("question", "<u8", (2,)),  # rows with the same question …
+        ("says", "<u8"),  # … should say the same; 0 for a row that says nothing
+        ("label", "<u8"),  # a hash of its label, 0 without one
         ("task", "<u8"),
-        ("length", "<u4"),  # characters of what it teaches
+        ("words", "<u4"),  # of what it teaches
         ("repairs", "<u2"),
         ("redactions", "<u2"),
         ("synthetic", "u1"),
         ("time", "<f8"),  # seconds since 1970, NaN without a time
+        ("language", "S3"),  # where it is sure
+        ("answer", "<u8"),  # key of an answer that may be boiler-plate, 0 without one
+        ("brief", "i1"),  # whether its answer is; -1 for a row that learns none
+        ("placeholder", "u1"),
     ]
 )
 HALVES = np.dtype(("<u8", (2,)))
@@ -57,7 +62,7 @@ class Part:
     arrays: dict[str, NDArray[Any]] = field(default_factory=dict)
     rejected: list[tuple[str, Problem]] = field(default_factory=list)
     changed: Counter[tuple[str, str]] = field(default_factory=Counter)
-    changed_rows: Counter[str] = field(default_factory=Counter)
+    changed_rows: Counter[tuple[str, str]] = field(default_factory=Counter)
     redactions: list[dict[str, Any]] = field(default_factory=list)
     questions: list[dict[str, Any]] = field(default_factory=list)
     matches: list[dict[str, Any]] = field(default_factory=list)
@@ -80,11 +85,11 @@ def write_part(part: Part, directory: Path) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "rows.jsonl").write_bytes(part.rows)
     for name, array in part.arrays.items():
-        (directory / f"{name}.bin").write_bytes(np.ascontiguousarray(array).tobytes())
+        (directory / f"{name}.bin").write_bytes((array.T if name == "bands" else array).tobytes())
     told = {
         "rejected": [[step, p.source, p.line, p.reason, p.detail] for step, p in part.rejected],
-        "changed": [[reason, action, n] for (reason, action), n in sorted(part.changed.items())],
-        "changed_rows": part.changed_rows,
+        "changed": [[*change, n] for change, n in sorted(part.changed.items())],
+        "changed_rows": [[*change, n] for change, n in sorted(part.changed_rows.items())],
         "redactions": part.redactions,
         "questions": part.questions,
         "matches": part.matches,
@@ -110,7 +115,7 @@ def read_told(directory: Path) -> Part:
     return Part(
         rejected=[(step, problem(*place)) for step, *place in told["rejected"]],
         changed=Counter({(reason, action): n for reason, action, n in told["changed"]}),
-        changed_rows=Counter(told["changed_rows"]),
+        changed_rows=Counter({(reason, action): n for reason, action, n in told["changed_rows"]}),
         redactions=told["redactions"],
         questions=told["questions"],
         matches=told["matches"],
@@ -120,12 +125,14 @@ def read_told(directory: Path) -> Part:
     )
 
 
-def read_array(directory: Path, name: str, rows: int = -1) -> NDArray[Any]:
-    """One array of a part; ``bands`` needs the number of its ``rows``."""
-    if name == "bands":
-        flat = np.fromfile(directory / "bands.bin", "<u8")
-        return flat.reshape(rows, -1) if len(flat) else flat.reshape(rows, 0)
+def read_array(directory: Path, name: str) -> NDArray[Any]:
+    """One array of a part."""
     return np.fromfile(directory / f"{name}.bin", TYPES[name])
+
+
+def read_band(directory: Path, band: int, rows: int) -> NDArray[np.uint64]:
+    """One band of the sketches of a part that has ``rows`` rows; bands lie one after the other."""
+    return np.fromfile(directory / "bands.bin", "<u8", rows, offset=band * rows * 8)
 
 
 def lines_of(directory: Path, facts: NDArray[np.void]) -> Iterator[bytes]:

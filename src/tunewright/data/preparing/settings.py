@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from tunewright.core.config import Section
+from tunewright.core.hashing import file_digest
+from tunewright.data.clean.settings import CleanSettings
+from tunewright.data.contamination.known import known_table
+from tunewright.data.dedupe.sketch import version as sketch_version
+from tunewright.data.redact.findings import Action
+from tunewright.data.redact.keys import redaction_key
+from tunewright.data.redact.queue import decisions
+from tunewright.data.redact.settings import RedactSettings
 
 
 class SplitSettings(Section):
@@ -42,8 +52,13 @@ class CompareSettings(Section):
         default={}, description="Name -> file of a benchmark; rows that hold its items are left out."
     )
     known: Literal["off", "note", "drop"] = Field(
-        default="off", description="Rows that hold items of well-known public test sets."
+        default="off", description="What happens to rows that hold items of well-known public test sets."
     )
+
+    @property
+    def looks_for(self) -> bool:
+        """Whether rows are compared with benchmarks."""
+        return bool(self.benchmarks) or self.known != "off"
 
 
 class PrepareSettings(Section):
@@ -53,6 +68,15 @@ class PrepareSettings(Section):
     format: str | None = Field(default=None, description="Format, instead of recognising it.")
     group: str | None = Field(default=None, description="Key whose rows must stay on one side of the split.")
     split: SplitSettings = SplitSettings()
+    clean: CleanSettings | None = Field(
+        default=None, description="Mending of texts; nothing: left as they are."
+    )
+    redact: RedactSettings | None = Field(
+        default=None, description="Search for personal data and secrets; nothing: none is made."
+    )
+    decisions: str | None = Field(
+        default=None, description="Prepared directory whose decisions (data review) are obeyed."
+    )
     compare: CompareSettings = CompareSettings()
     tasks: dict[str, str] = Field({}, description="File -> task; empty where all rows are for one thing.")
     task_columns: dict[str, dict[str, str]] = Field(
@@ -61,8 +85,20 @@ class PrepareSettings(Section):
 
     def outside(self) -> list[Any]:
         """What the result depends on beside settings and files of rows: digests of the files they name."""
-        return []
+        key = redaction_key(self.redact.key_file) if self.redact and self.redact.active else b""
+        return [
+            sketch_version(),
+            known_table() if self.compare.known != "off" else [],
+            [file_digest(Path(file)) for file in self.compare.benchmarks.values()],
+            self.decided(),
+            sha256(b"identity" + key).hexdigest(),
+        ]
+
+    def decided(self) -> dict[str, Action]:
+        """What people decided about values of which it was not sure whether they are personal."""
+        return decisions(Path(self.decisions)) if self.decisions else {}
 
     def row_steps(self) -> tuple[str, ...]:
         """The steps that rows go through one by one, in order."""
-        return ("read",)
+        on = {"redact": self.redact is not None and self.redact.active, "clean": self.clean is not None}
+        return ("read", *(step for step, is_on in on.items() if is_on))

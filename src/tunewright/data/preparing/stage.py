@@ -8,42 +8,41 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tunewright.core.records import Example, kind_of
 from tunewright.data.canonical import to_jsonl
-from tunewright.data.keys import Key, answer_of, normalise, question_key, row_key, texts_of
+from tunewright.data.clean.file import facts_of
+from tunewright.data.clean.outcome import Drop
+from tunewright.data.clean.rows import clean
+from tunewright.data.clean.settings import CleanSettings
+from tunewright.data.contamination.index import Index
+from tunewright.data.dedupe.contradictions import label_hash, said
+from tunewright.data.dedupe.sketch import row_text, sketch
+from tunewright.data.keys import Key, answer_of, row_key, texts_of
 from tunewright.data.load import Reader
 from tunewright.data.preparing.part import FACTS, Part
 from tunewright.data.problems import Problem, problem
+from tunewright.data.redact.findings import Redacted
+from tunewright.data.redact.redactor import Redactor
 from tunewright.data.rows import Notes, Raw
 from tunewright.data.split_table import table_of
 
 
-class Redacts(Protocol):
-    """Takes personal data out of raw rows; see ``data.redact``."""
-
-    def rows(self, rows: Sequence[dict[str, Any]], wanted: Callable[[str], bool]) -> list[Any]: ...
-
-    def name(self, value: str) -> str: ...
-
-
 @dataclass
 class Stage:
-    """The steps that are switched on; ``None`` is off.
+    """What is done with single rows; ``None`` and ``False`` are off.
 
-    ``clean``: example -> what is kept of it, or why nothing is. ``sketch``: texts -> ``(n, bands)`` hashes.
-    ``look_up``: texts -> for each the items of benchmarks that stand in it. ``time``: row -> seconds.
+    ``near``: make sketches for near-duplicates. ``index``: items of benchmarks to look for. ``time``: row ->
+    seconds since 1970.
     """
 
-    redact: Redacts | None = None
-    clean: Callable[[Example], Any] | None = None
-    text: Callable[[Example], str] | None = None
-    sketch: Callable[[list[str]], NDArray[np.uint64]] | None = None
-    look_up: Callable[[list[str]], list[list[dict[str, Any]]]] | None = None
+    redact: Redactor | None = None
+    clean: CleanSettings | None = None
+    near: bool = False
+    index: Index | None = None
     time: Callable[[dict[str, Any]], float] | None = None
 
 
@@ -63,8 +62,9 @@ def part_of(raws: Sequence[Raw], reader: Reader, task: str | None, stage: Stage)
     reader.row_notes = part.notes = Notes()
     kept = _Kept()
     for raw, found in zip(raws, _redacted(raws, reader, stage), strict=True):
-        if found is not None and found.drop is not None:
-            part.rejected.append(("redact", problem(reader.source, raw.line, "personal_data", found.drop)))
+        if found is not None and found.drop_reason is not None:
+            detail = found.drop_reason
+            part.rejected.append(("redact", problem(reader.source, raw.line, "personal_data", detail)))
             continue
         if found is not None:
             raw = raw._replace(value=found.row)
@@ -74,7 +74,7 @@ def part_of(raws: Sequence[Raw], reader: Reader, task: str | None, stage: Stage)
     return part
 
 
-def _redacted(raws: Sequence[Raw], reader: Reader, stage: Stage) -> Iterable[Any]:
+def _redacted(raws: Sequence[Raw], reader: Reader, stage: Stage) -> Iterable[Redacted | None]:
     """What was found in each row that is an object; ``None`` for others, or where nothing is looked for."""
     if stage.redact is None:
         return [None] * len(raws)
@@ -83,14 +83,13 @@ def _redacted(raws: Sequence[Raw], reader: Reader, stage: Stage) -> Iterable[Any
     return [next(found) if type(raw.value) is dict else None for raw in raws]
 
 
-def _note_findings(part: Part, found: Any, source: str, line: int) -> None:
-    place = {"source": source, "line": line}
-    part.redactions += [{**place, **entry.to_dict()} for entry in found.redactions]
-    part.questions += [{**place, **entry.to_dict()} for entry in found.questions]
+def _note_findings(part: Part, found: Redacted, source: str, line: int) -> None:
+    part.redactions += [{"source": source, "line": line, **one.to_dict()} for one in found.redactions]
+    part.questions += [one.to_dict(source, line) for one in found.questions]
 
 
 def _read_one(
-    part: Part, kept: _Kept, raw: Raw, found: Any, reader: Reader, task: str | None, stage: Stage
+    part: Part, kept: _Kept, raw: Raw, found: Redacted | None, reader: Reader, task: str | None, stage: Stage
 ) -> None:
     """Take one row into the part: as an example with what was changed in it, or as a rejected row."""
     changes: list[tuple[str, str]] = []
@@ -106,28 +105,29 @@ def _read_one(
         return
     example = _named(example, task, stage.redact)
     if stage.clean is not None:
-        cleaned = stage.clean(example)
-        if cleaned.reason is not None:
+        cleaned = clean(example, stage.clean)
+        if isinstance(cleaned, Drop):
             place = example.meta.source, example.meta.line
             part.rejected.append(("clean", problem(*place, cleaned.reason, cleaned.detail)))
             return
         example = cleaned.example
-        changes += cleaned.changes
+        changes += [(reason, "repaired") for reason, _ in cleaned.changes]
+        changes += [(reason, "noted") for reason, _ in cleaned.notes]
     part.changed.update(changes)
-    part.changed_rows.update({reason for reason, _ in changes})
+    part.changed_rows.update(set(changes))
     part.kinds.setdefault(example.meta.task or "", {}).setdefault(kind_of(example), example.meta.where())
     part.grouped += example.meta.group is not None
     kept.examples.append(example)
     kept.times.append(stage.time(raw.value) if stage.time else float("nan"))
-    kept.repairs.append(len(changes))
+    kept.repairs.append(sum(action == "repaired" for _, action in changes))
     kept.redactions.append(len(found.redactions) if found is not None else 0)
 
 
-def _named(example: Example, task: str | None, redact: Redacts | None) -> Example:
+def _named(example: Example, task: str | None, redact: Redactor | None) -> Example:
     """The row with its task, and with an id and a group that name nobody."""
     meta = replace(example.meta, task=task)
     if redact is not None:
-        id_, group = (None if name is None else redact.name(name) for name in (meta.id, meta.group))
+        id_, group = (None if name is None else redact.safe_name(name) for name in (meta.id, meta.group))
         meta = replace(meta, id=id_, group=group)
     return example if meta == example.meta else replace(example, meta=meta)
 
@@ -142,13 +142,15 @@ def _describe(part: Part, kept: _Kept, stage: Stage) -> None:
     facts["size"] = list(map(len, lines))
     facts["start"] = np.cumsum(facts["size"]) - facts["size"]
     facts["repairs"], facts["redactions"], facts["time"] = kept.repairs, kept.redactions, kept.times
-    for number, example in enumerate(examples):
-        entry = facts[number]
+    for entry, example in zip(facts, examples, strict=True):
         entry["a"], entry["b"] = _halves(_exact_key(example))
-        entry["question"] = _halves(question_key(example))[0]
-        entry["answer"] = hashed(normalise(answer_of(example)))
+        entry["label"] = label_hash(example)
+        entry["synthetic"] = example.meta.synthetic is not None
         entry["task"] = hashed(example.meta.task or "")
-        entry["length"] = len(answer_of(example)) or sum(map(len, texts_of(example)))
+        entry["words"] = len((answer_of(example) or " ".join(texts_of(example))).split())
+        entry["brief"] = -1
+        if stage.clean is not None:
+            _describe_for_cleaning(entry, example)
     part.arrays = {
         "facts": facts,
         "leaders": table.leaders,
@@ -157,14 +159,23 @@ def _describe(part: Part, kept: _Kept, stage: Stage) -> None:
         "labels": table.labels,
         "bands": np.zeros((len(examples), 0), np.uint64),
     }
-    if stage.text is None:
+    if not examples or not (stage.near or stage.index):
         return
-    texts = [stage.text(example) for example in examples]
-    if stage.sketch is not None and texts:
-        part.arrays["bands"] = stage.sketch(texts)
-    if stage.look_up is not None:
-        for number, found in enumerate(stage.look_up(texts)):
-            part.matches += [{"row": number, **match} for match in found]
+    texts = [row_text(example) for example in examples]
+    if stage.near:
+        part.arrays["bands"] = sketch(texts)
+        facts["question"], facts["says"] = said(examples)
+    if stage.index is not None:
+        part.matches = [match._asdict() for match in stage.index.hits(texts)]
+
+
+def _describe_for_cleaning(entry: np.void, example: Example) -> None:
+    """What the file as a whole must be asked about a row."""
+    found = facts_of(example)
+    entry["language"] = found.language or ""
+    entry["answer"] = found.answer or 0
+    entry["brief"] = -1 if found.brief is None else found.brief
+    entry["placeholder"] = found.placeholder
 
 
 def _exact_key(example: Example) -> Key:

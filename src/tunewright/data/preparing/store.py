@@ -15,8 +15,10 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from tunewright.core.records import Example
 from tunewright.data.grouping import Rows
-from tunewright.data.preparing.part import TYPES, Part, lines_of, part_path, read_array, read_told
+from tunewright.data.load import example_of
+from tunewright.data.preparing.part import TYPES, Part, lines_of, part_path, read_array, read_band, read_told
 from tunewright.data.preparing.sources import Source
 from tunewright.data.preparing.work import FileRead, file_read
 from tunewright.data.problems import Problem, problem
@@ -65,15 +67,10 @@ class Store:
         """Keys, classes and labels of all rows."""
         return SplitTable(*(self._whole(name) for name in ("leaders", "keys", "classes", "labels")))
 
-    def bands(self, band: int) -> Iterator[NDArray[np.uint64]]:
-        """Column ``band`` of the sketches, part by part."""
+    def band(self, band: int) -> Iterator[NDArray[np.uint64]]:
+        """One band of the sketches, part by part."""
         for part, rows in zip(self.parts, np.diff(self.starts).tolist(), strict=True):
-            yield read_array(part, "bands", rows)[:, band]
-
-    @property
-    def band_count(self) -> int:
-        """How many bands a sketch has; 0 if none was made."""
-        return max((read_array(p, "bands", n).shape[1] for p, n in self._first_parts()), default=0)
+            yield read_band(part, band, rows)
 
     def line(self, row: int) -> bytes:
         """The prepared form of a row, as it is written."""
@@ -93,6 +90,14 @@ class Store:
     def problem(self, row: int, reason: str, detail: str) -> Problem:
         return problem(*self.place(row), reason, detail)
 
+    def example(self, row: int) -> Example:
+        """What a row says."""
+        return example_of(self.line(row))
+
+    def examples(self) -> Iterator[Example]:
+        """What every row says, in order."""
+        return map(example_of, self.lines())
+
     def lines(self) -> Iterator[bytes]:
         """Every row in order, read part by part."""
         for number in range(len(self.parts)):
@@ -101,10 +106,6 @@ class Store:
     def _lines_of(self, part: int) -> list[bytes]:
         facts = self.facts[self.starts[part] : self.starts[part + 1]]
         return list(lines_of(self.parts[part], facts))
-
-    def _first_parts(self) -> list[tuple[Path, int]]:
-        sizes = np.diff(self.starts).tolist()
-        return [(p, n) for p, n in zip(self.parts, sizes, strict=True) if n][:1]
 
     def _whole(self, name: str) -> NDArray[Any]:
         """One array over all parts, gathered into a file and mapped; ``row`` counts through all parts."""
