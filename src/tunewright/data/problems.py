@@ -86,6 +86,7 @@ RULES: dict[str, Rule] = {
     # cleaning ends here
 
     # personal data and secrets
+    "personal_data": Rule("rejected", "personal data whose action is drop", "Mask it instead, or leave it."),
     # personal data ends here
 
     # duplicates, contamination, poisoning
