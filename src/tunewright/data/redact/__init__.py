@@ -1,1 +1,1 @@
-"""Personal data and secrets in raw rows: found, replaced, asked about, never repeated. See ``redactor.py``."""
+"""Personal data and secrets in raw rows: found, replaced, asked about; see ``redactor.py``."""

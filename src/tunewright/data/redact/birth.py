@@ -36,14 +36,16 @@ DATE = re.compile(
     rf"{_Y}([-/.])(?:{_M})\1(?:{_D})"
     rf"|(?:{_D})(?P<s>[-/.] ?)(?:{_M})(?P=s)(?:{_Y}|\d\d)"
     rf"|(?:{_M})(?P<u>[-/.])(?:{_D})(?P=u)(?:{_Y}|\d\d)"
-    rf"|(?:{_D})(?:st|nd|rd|th|\.)?(?: (?:of|de|di))? ?[-/ ] ?(?:{_MONTH})\.?,?(?: (?:of|de|del))? ?[-/ ] ?(?:{_Y})"
+    rf"|(?:{_D})(?:st|nd|rd|th|\.)?(?: (?:of|de|di))? ?[-/ ] ?(?:{_MONTH})\.?,?(?: (?:of|de"
+    rf"|del))? ?[-/ ] ?(?:{_Y})"
     rf"|(?:{_MONTH})\.? (?:{_D})(?:st|nd|rd|th)?,? (?:{_Y})"
     rf"|{_Y} ?年 ?{_M} ?月 ?{_D} ?日"
     rf")(?![\w/-]|\.\d)",
     re.I,
 )
 WORDS = (
-    "born", "birth", "dob", "d.o.b", "geboren", "geburt", "né le", "née le", "naissance", "nacid", "nacimiento",
+    "born", "birth", "dob", "d.o.b", "geboren", "geburt", "né le", "née le", "naissance", "nacid",
+    "nacimiento",
     "nato il", "nata il", "nascita", "nascimento", "nascid", "urodz", "geboorte", "född", "født", "syntynyt",
     "birthday", "出生",
 )  # fmt: skip
@@ -62,7 +64,11 @@ def birth_dates(text: str, lower: str) -> Iterator[Finding]:
             continue
         between = window[: match.start()]
         start = word.end() + match.start()
-        if start == seen or ("\n\n" in between) or _NOT_A_PERSON.search(lower[max(0, word.start() - 40) : start]):
+        if (
+            start == seen
+            or ("\n\n" in between)
+            or _NOT_A_PERSON.search(lower[max(0, word.start() - 40) : start])
+        ):
             continue
         seen = start
         far = re.search(r"[.!?]\s+[A-Z]", between) and not re.search(r"(?i)\b(?:it['’]?s|it is)\b", between)

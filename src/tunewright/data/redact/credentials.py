@@ -56,7 +56,9 @@ _VALUE = re.compile(
 )
 _PEM = re.compile(r"-----BEGIN ([A-Z0-9 ]{0,30}PRIVATE KEY(?: BLOCK)?)-----")
 _URL = re.compile(r"(?<![\w.+-])[a-z][a-z0-9+.-]{1,15}://([^\s/:@\"'<>]{0,128}):([^\s/@\"'<>]{1,256})@", re.I)
-_PLACEHOLDER = re.compile(r"(?i)^(?:your|my|the|xxx|\*+|<|\$|%|example|changeme|none|null|true|false|\.\.\.|\[)")
+_PLACEHOLDER = re.compile(
+    r"(?i)^(?:your|my|the|xxx|\*+|<|\$|%|example|changeme|none|null|true|false|\.\.\.|\[)"
+)
 
 
 def secrets(text: str, lower: str) -> Iterator[Finding]:

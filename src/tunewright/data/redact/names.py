@@ -24,10 +24,10 @@ from tunewright.data.redact.name_words import (
     SUFFIXES,
     TITLES,
     UPPER,
-    given_names,
     like_a_surname,
     ordinary,
 )
+from tunewright.data.redact.wordlists import given_names, words
 
 _CAP = rf"[{UPPER}](?:\w|['’-](?=[^\W\d_]))*"
 _RUN = re.compile(
@@ -35,7 +35,9 @@ _RUN = re.compile(
 )
 _WORD = re.compile(r"[^\W\d_](?:\w|['’-](?=[^\W\d_]))*\.?")
 _TITLE = re.compile(rf"(?<!\w)(?:{'|'.join(re.escape(t) for t in TITLES)})\.? {{0,2}}$")
-_FIRM = re.compile(r"(?:inc|ltd|llc|llp|corp|corporation|gmbh|plc|ag|s\.a\.|s\.r\.l|pty|co|oy|ab|bv|n\.v|company|group|bank)\.?$")
+_FIRM = re.compile(
+    r"(?:inc|ltd|llc|llp|corp|corporation|gmbh|plc|ag|s\.a\.|s\.r\.l|pty|co|oy|ab|bv|n\.v|company|group|bank)\.?$"
+)
 
 
 FLOOR = 0.4
@@ -143,7 +145,9 @@ def _together(text: str, scored: Scored) -> Scored:
                 continue
             listed = len(run.words) == len(other.words) and _BETWEEN.fullmatch(gap)
             both = score >= GIVEN <= sure  # two given names beside each other
-            if (listed and (sure >= SURE or both)) or (sure >= SURE and score >= FLOOR and _TO.fullmatch(gap)):
+            if (listed and (sure >= SURE or both)) or (
+                sure >= SURE and score >= FLOOR and _TO.fullmatch(gap)
+            ):
                 result[i] = run, 0.75
     return result
 
@@ -179,7 +183,8 @@ def _score(text: str, lower: str, run: Run, label: str | None, twins: _Twins) ->
         return -1.0
     known = [w in given_names() for w in names]
     sure_given = known[0] and names[0] not in AMBIGUOUS
-    # the model often takes a foreign name for a firm or a town; that it saw anything still supports a known one
+    # the model often takes a foreign name for a firm or a town; that it saw anything still supports a
+    # known one
     score = _shape(run, names) + {"PERSON": 0.5, None: 0.0}.get(label, 0.2 if sure_given else -0.05)
     if known[0]:
         score += 0.5 if sure_given else 0.15
@@ -215,7 +220,10 @@ def _context(before: str, behind: str) -> float:
     return score + (0.3 if AFTER.search(behind) else 0.0)
 
 
-_GREETING = re.compile(r"(?:^|[\s\"'(])(?:hi|hello|hey|dear|good (?:morning|afternoon|evening)|hallo|bonjour|hola|ciao|liebe[r]?|cher|chère|querid[oa]) $")
+_GREETING = re.compile(
+    r"(?:^|[\s\"'(])(?:hi|hello|hey|dear|good (?:morning|afternoon|evening)|hallo|bonjour|hola|ciao"
+    r"|liebe[r]?|cher|chère|querid[oa]) $"
+)
 _SPEAKER = re.compile(r"(?:^|\n)[\s>\"]{0,4}$")
 
 
@@ -229,7 +237,10 @@ def _line(text: str, run: Run, names: Sequence[str]) -> float:
     return 0.5
 
 
-_LETTER_HEAD = re.compile(r"[ \t]*\n[\s>?]{0,8}(?:[^\n]{1,60}\n[\s>?]{0,8}){0,2}(?:\d{1,6} |\+?\(?\d{2}|PSC|Unit \d|PO Box|Phone|Tel)")
+_LETTER_HEAD = re.compile(
+    r"[ \t]*\n[\s>?]{0,8}(?:[^\n]{1,60}\n[\s>?]{0,8}){0,2}(?:\d{1,6} |\+?\(?\d{2}|PSC|Unit \d|PO Box"
+    r"|Phone|Tel)"
+)
 
 
 def _doubt(text: str, run: Run, names: Sequence[str], behind: str, twins: _Twins) -> float:
@@ -272,7 +283,8 @@ def _in_lower_case(text: str, lower: str) -> Iterator[Finding]:
 
 
 _LOWER_CUE = re.compile(
-    r"\b(my name is|i am called|i'm called|name:|dear|mr\.?|mrs\.?|ms\.?|dr\.?|spoke (?:to|with)|follow up with|called|named)"
+    r"\b(my name is|i am called|i'm called|name:|dear|mr\.?|mrs\.?|ms\.?|dr\.?|spoke (?:to|with)"
+    r"|follow up with|called|named)"
     r" ([^\W\d_]{2,20}(?: [^\W\d_]{2,20})?)(?!\w)"
 )
 
@@ -281,7 +293,10 @@ def firms(text: str, entities: Sequence[Entity] | None) -> Iterator[Finding]:
     """Organisations: runs that end as firms do, and what the model calls one."""
     for run in runs(text):
         label = _label(run, entities)
-        rest = re.match(r",? (?:Inc|Ltd|LLC|LLP|Corp|GmbH|PLC|plc|AG|Co|Group|Pty Ltd|S\.A\.)\b\.?", text[run.end : run.end + 10])
+        rest = re.match(
+            r",? (?:Inc|Ltd|LLC|LLP|Corp|GmbH|PLC|plc|AG|Co|Group|Pty Ltd|S\.A\.)\b\.?",
+            text[run.end : run.end + 10],
+        )
         end = run.end + rest.end() if rest else run.end
         if rest or _FIRM.search(run.words[-1]):
             yield Finding(run.start, end, "ORGANIZATION", 0.9 if label == "ORG" else 0.8)
@@ -316,8 +331,4 @@ def _may_be_surname(text: str, start: int, word: str) -> bool:
     return len(word) > 2 and not plain and not AFTER.match(text, start)
 
 
-_VERBS = frozenset(
-    "said says told asked shouted wrote began went came got gave given lives lived works worked spent flew will has"
-    " had was were is are listed called sent made took left moved visited plays played sings sang knows loves likes"
-    " wants needs signed paid ordered bought sold street avenue road st".split()
-)
+_VERBS = frozenset(words("verbs"))

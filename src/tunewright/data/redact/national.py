@@ -26,20 +26,27 @@ class Number(NamedTuple):
 
 
 def _number(shape: str, module: str, words: str, alone: float = 0.0) -> Number:
-    return Number(re.compile(rf"(?<![\w.-])(?:{shape})(?!\w|-\d)", re.I), module, cue(words.split("|")), alone)
+    return Number(
+        re.compile(rf"(?<![\w.-])(?:{shape})(?!\w|-\d)", re.I), module, cue(words.split("|")), alone
+    )
 
 
 _NUMBERS = [
-    _number(r"[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z] ?\d\d ?\d\d ?\d\d ?[A-D]", "", r"national insurance|ni|nino|insurance", 0.75),
+    _number(r"[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z] ?\d\d ?\d\d ?\d\d ?[A-D]",
+            "", r"national insurance|ni|nino|insurance", 0.75),
     _number(r"\d{3}[ -]?\d{3}[ -]?\d{4}", "gb.nhs", r"nhs|nhs (?:no|number)"),
     _number(r"\d{8}-?[A-HJ-NP-TV-Z]", "es.dni", r"dni|nif|documento", 0.75),
     _number(r"[XYZ]-?\d{7}-?[A-HJ-NP-TV-Z]", "es.nie", r"nie|extranjero", 0.8),
-    _number(r"[12378] ?\d\d ?(?:0[1-9]|[1-9]\d) ?(?:\d\d|2[ab]) ?\d{3} ?\d{3} ?\d\d", "fr.nir", r"nir|insee|sécurité sociale|securite sociale|social", 0.8),
+    _number(r"[12378] ?\d\d ?(?:0[1-9]|[1-9]\d) ?(?:\d\d|2[ab]) ?\d{3} ?\d{3} ?\d\d",
+            "fr.nir", r"nir|insee|sécurité sociale|securite sociale|social", 0.8),
     _number(r"[A-Z]{6}\d\d[A-EHLMPR-T]\d\d[A-Z]\d{3}[A-Z]", "it.codicefiscale", r"codice fiscale|cf", 0.95),
-    _number(r"\d{2} ?\d{3} ?\d{3} ?\d{3}", "de.idnr", r"steuer(?:-?id(?:entifikationsnummer|nr)?|nummer)?|idnr|tax id"),
+    _number(r"\d{2} ?\d{3} ?\d{3} ?\d{3}",
+            "de.idnr", r"steuer(?:-?id(?:entifikationsnummer|nr)?|nummer)?|idnr|tax id"),
     _number(r"\d{3}[ .]?\d{3}[ .]?\d{3}", "nl.bsn", r"bsn|burgerservicenummer|sofinummer"),
-    _number(r"\d\d[. ]?\d\d[. ]?\d\d[- ]?\d{3}[. ]?\d\d", "be.nn", r"rijksregister(?:nummer)?|registre national|national (?:register )?number|nn"),
-    _number(r"(?:19|20)?\d{6}[-+]\d{4}", "se.personnummer", r"personnummer|personal (?:identity )?number", 0.8),
+    _number(r"\d\d[. ]?\d\d[. ]?\d\d[- ]?\d{3}[. ]?\d\d",
+            "be.nn", r"rijksregister(?:nummer)?|registre national|national (?:register )?number|nn"),
+    _number(r"(?:19|20)?\d{6}[-+]\d{4}",
+            "se.personnummer", r"personnummer|personal (?:identity )?number", 0.8),
     _number(r"\d{6} ?\d{5}", "no.fodselsnummer", r"fødselsnummer|fodselsnummer|personnummer|birth number"),
     _number(r"\d{6}-?\d{4}", "dk.cpr", r"cpr(?:-nummer)?|personnummer"),
     _number(r"\d{6}[-+A-FYXWVU]\d{3}[0-9A-FHJ-NPR-Y]", "fi.hetu", r"hetu|henkilötunnus", 0.85),
@@ -78,7 +85,8 @@ _SSN_WORDS = cue(
 _PASSPORT = re.compile(r"(?<![\w-])(?=[A-Z]{0,3}\d)[A-Z0-9]{6,9}(?![\w-])", re.I)
 _PASSPORT_WORDS = re.compile(
     r"(?:passport|reisepass|passeport|pasaporte|passaporto|paszport)[a-z]{0,8}"
-    r"(?:['’]s)?(?: (?:no|number|num|nr|nummer|id|numéro|número))?\.?\s{0,2}(?:[:#]|is|was|ist|est|es)?\s{0,2}$"
+    r"(?:['’]s)?(?: (?:no|number|num|nr|nummer|id|numéro|número))?\.?\s{0,2}(?:[:#]|is|was|ist|est"
+    r"|es)?\s{0,2}$"
 )
 _LICENSE_WORDS = re.compile(
     r"(?:driv(?:er|ing)(?:['’]?s)?['’]? li[cs]en[cs]e|führerschein|permis de conduire|dl)"
@@ -117,13 +125,20 @@ def national_ids(text: str, lower: str) -> Iterator[Finding]:
 
 def _by_words(text: str, lower: str) -> Iterator[Finding]:
     """Passports and licences have no common shape: only what directly follows their name counts."""
-    if any(word in lower for word in ("passport", "reisepass", "passeport", "pasaporte", "passaporto", "paszport")):
+    if any(
+        word in lower
+        for word in ("passport", "reisepass", "passeport", "pasaporte", "passaporto", "paszport")
+    ):
         for match in _PASSPORT.finditer(text):
-            if sum(c.isdigit() for c in match.group()) >= 5 and _PASSPORT_WORDS.search(before(text, match.start())):
+            if sum(c.isdigit() for c in match.group()) >= 5 and _PASSPORT_WORDS.search(
+                before(text, match.start())
+            ):
                 yield Finding(*match.span(), "PASSPORT", 0.9)
     if any(word in lower for word in ("driv", "führerschein", "permis", "dl")):
         for match in _LICENSE.finditer(text):
-            if sum(c.isdigit() for c in match.group()) >= 4 and _LICENSE_WORDS.search(before(text, match.start())):
+            if sum(c.isdigit() for c in match.group()) >= 4 and _LICENSE_WORDS.search(
+                before(text, match.start())
+            ):
                 yield Finding(*match.span(), "DRIVER_LICENSE", 0.85)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from tunewright.data.redact.findings import Finding
 from tunewright.data.redact.nearby import before, cue
+from tunewright.data.redact.wordlists import words
 
 _LOCAL_REVERSED = re.compile(r"[\w.!#$%&'*+/=?^`{|}~-]{1,64}")
 _DOMAIN = re.compile(r"(?:[^\W_](?:[\w-]{0,61}[^\W_])?\.){1,8}(?:[^\W\d_]{2,24}|xn--[a-z0-9-]{2,59})", re.I)
@@ -16,7 +17,7 @@ _WRITTEN_OUT = re.compile(
     r"(?: ?(?:[\[({] ?(?:dot|\.) ?[\])}]|\.) ?[\w-]{2,63}){1,4}",
     re.I,
 )
-_FILES = frozenset("png jpg jpeg gif svg webp js ts css py html htm json xml pdf zip txt exe dll so md".split())
+_FILES = frozenset(words("files"))
 _OPENING = "'`{|=/*#&!?"  # may begin a local part by the letter of the standard, never in practice
 
 
@@ -42,7 +43,9 @@ def emails(text: str, lower: str) -> Iterator[Finding]:
 _DOTTED = re.compile(r"[0-9]\.[0-9]{1,3}\.[0-9]")  # looked for first: far cheaper than the whole pattern
 _COLONS = re.compile(r":[0-9a-fA-F]{1,4}:")
 _V4 = re.compile(r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?!\w|\.\d)")
-_V6 = re.compile(r"(?<![\w:.])(?:[0-9a-fA-F]{0,4}:){2,7}(?:[0-9a-fA-F]{1,4}|(?:\d{1,3}\.){3}\d{1,3})?(?![\w:])")
+_V6 = re.compile(
+    r"(?<![\w:.])(?:[0-9a-fA-F]{0,4}:){2,7}(?:[0-9a-fA-F]{1,4}|(?:\d{1,3}\.){3}\d{1,3})?(?![\w:])"
+)
 _MAC = re.compile(r"(?<![\w:-])[0-9a-fA-F]{2}([:-])(?:[0-9a-fA-F]{2}\1){4}[0-9a-fA-F]{2}(?![\w:-])")
 _NOT_AN_ADDRESS = cue(
     [
@@ -67,7 +70,9 @@ _NOT_AN_ADDRESS = cue(
     ]
 )
 _HAS_ADDRESS = cue([r"ip", r"ipv4", r"ipv6", r"address", r"host", r"server", r"client", r"subnet", r"dns"])
-_MACHINE_V4 = frozenset({"0.0.0.0", "127.0.0.1", "255.255.255.255", "255.255.255.0", "255.255.0.0", "255.0.0.0"})
+_MACHINE_V4 = frozenset(
+    {"0.0.0.0", "127.0.0.1", "255.255.255.255", "255.255.255.0", "255.255.0.0", "255.0.0.0"}
+)
 
 
 def ip_addresses(text: str) -> Iterator[Finding]:

@@ -10,7 +10,8 @@ from tunewright.data.redact.nearby import after, before, counts_things, cue
 
 _SHAPE = re.compile(
     r"(?<![\w./+=#-])(?<!\d )(?<!\d[,:])"
-    r"(?:\+|00(?=[1-9]))?(?:\(0?\d{1,5}\)|\d{1,15})(?:(?:[ .-]|\)? ?\(| ?/ ?|\) ?| - ?|(?<=\)))(?:\d{1,15})\)?){0,7}"
+    r"(?:\+|00(?=[1-9]))?(?:\(0?\d{1,5}\)|\d{1,15})(?:(?:[ .-]|\)? ?\(| ?/ ?|\) ?| - ?"
+    r"|(?<=\)))(?:\d{1,15})\)?){0,7}"
     r"(?![A-WYZa-wyz_]|[xX]\D|\d|[./:-]\d|%)"
 )
 _EXTENSION = re.compile(r" ?(?:,? ?(?:ext|extension|x)\.? ?)\d{1,6}(?!\w)", re.I)
@@ -95,7 +96,9 @@ def _score(text: str, start: int, end: int, regions: tuple[str, ...]) -> float:
         plausible = value.lstrip("+1 .-(")[:1] not in "01"
         return 0.9 if called else 0.75 if plausible or "(" in value else 0.5
     if called:
-        return 0.85 if named or spoken or value[0] in "0(" or any(_judged(value, r)[1] for r in regions) else 0.6
+        return (
+            0.85 if named or spoken or value[0] in "0(" or any(_judged(value, r)[1] for r in regions) else 0.6
+        )
     if not spoken or _CODE.fullmatch(value):
         return 0.0
     return 0.5 if any(_judged(value, region)[1] for region in regions) else 0.0

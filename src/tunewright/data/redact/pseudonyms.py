@@ -7,6 +7,7 @@ range is reserved for documentation or tests, it lies there; otherwise it is mad
 from __future__ import annotations
 
 import re
+from calendar import month_name
 from collections.abc import Callable
 from datetime import date, timedelta
 
@@ -65,7 +66,7 @@ def _phone(draw: Draw, value: str) -> str:
 
 def _fixed_digits(value: str) -> int:
     """How many digits are the country code or the zero before a national number."""
-    if value.startswith("+") or value.startswith("00"):
+    if value.startswith(("+", "00")):
         code = re.match(r"(?:\+|00)(\d{1,3})", value)
         zeros = 2 if value.startswith("00") else 0
         return zeros + (min(2, len(code.group(1))) if code else 0)
@@ -126,15 +127,19 @@ def made_of_words(value: str, given: str, family: str) -> str:
     if len(words) == 1:
         made = [given]
     else:
-        middle = [family[1:2].upper() + ("." if w.endswith(".") else "") for w in words[1:-1] if len(w.strip(".")) == 1]
+        middle = [
+            family[1:2].upper() + ("." if w.endswith(".") else "")
+            for w in words[1:-1]
+            if len(w.strip(".")) == 1
+        ]
         made = [given, *middle, family]
     text = " ".join([*made, *([end] if end else [])])
     return text.lower() if value.islower() else text.upper() if value.isupper() and len(value) > 3 else text
 
 
-_AFTER_NAME = frozenset("md phd jr sr ii iii iv esq rn do dds".split())
+_AFTER_NAME = frozenset(["md", "phd", "jr", "sr", "ii", "iii", "iv", "esq", "rn", "do", "dds"])
 _NUMBERS = re.compile(r"\d+")
-_LONG_MONTHS = "January February March April May June July August September October November December".split()
+_LONG_MONTHS = list(month_name)[1:]
 
 
 def shift_days(draw: Draw) -> int:
@@ -160,7 +165,11 @@ def _date(draw: Draw, value: str) -> str | None:
             short = parts["y"][1] - parts["y"][0] == 2
             year = parts["y"][2] + (1900 if short else 0)
             new = date(year, parts["m"][2], parts["d"][2]) - timedelta(shift_days(draw))
-            written = {"y": f"{new.year % 100:02d}" if short else str(new.year), "m": str(new.month), "d": str(new.day)}
+            written = {
+                "y": f"{new.year % 100:02d}" if short else str(new.year),
+                "m": str(new.month),
+                "d": str(new.day),
+            }
             padded = any(value[s:e].startswith("0") for s, e, _ in numbers) or "-" in value
             pieces = {
                 (s, e): written[o].zfill(2) if padded and o != "y" else written[o]

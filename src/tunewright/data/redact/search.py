@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from tunewright.data.redact.findings import Finding, without_overlaps
 from tunewright.data.redact.folding import Folded, fold
 from tunewright.data.redact.name_model import Entity, entities
-from tunewright.data.redact.name_words import AMBIGUOUS, COMMON, SUFFIXES
+from tunewright.data.redact.name_words import AMBIGUOUS, COMMON, EPONYMS, SUFFIXES
 from tunewright.data.redact.names import SURE, firms, people, with_capitals, worth_asking
 from tunewright.data.redact.settings import FLOOR, RedactSettings
 from tunewright.data.redact.structured import structured
@@ -60,7 +60,9 @@ def _names(texts: Sequence[str], settings: RedactSettings) -> list[list[Finding]
 
 def _lower(text: str) -> str:
     lower = text.lower()
-    return lower if len(lower) == len(text) else "".join(low if len(low := c.lower()) == 1 else c for c in text)
+    return (
+        lower if len(lower) == len(text) else "".join(low if len(low := c.lower()) == 1 else c for c in text)
+    )
 
 
 def _asked(texts: Sequence[str], lowered: Sequence[str], whole: bool) -> list[list[Entity] | None]:
@@ -81,24 +83,29 @@ def _asked(texts: Sequence[str], lowered: Sequence[str], whole: bool) -> list[li
 def same_people(row: Sequence[Searched]) -> list[Searched]:
     """Whoever is named in full in one string of a row is found by a part of the name in all of them."""
     parts = {
-        word
+        word.strip(".,")
         for s in row
         for f in s.found
         if f.type == "PERSON" and f.score >= SURE and " " in s.value(f)
-        for word in name_words(s.value(f))
-        if len(word) > 2 and word not in COMMON
+        for word in s.value(f).split()
     }
-    firm = {w for w in parts if w not in AMBIGUOUS}
+    firm = sorted(w for w in parts if len(w) > 2 and w[0].isupper() and w.lower() not in _COMMON_PARTS)
     if not firm:
         return list(row)
-    pattern = re.compile(r"(?<![\w@.-])(?:" + "|".join(map(re.escape, sorted(firm))) + r")(?![\w@]|\.\w)", re.I)
+    pattern = re.compile(r"(?<![\w@.-])(?:" + "|".join(map(re.escape, firm)) + r")(?![\w@]|\.\w)")
     result = []
     for s in row:
+        taken = [f for f in s.found if f.type == "PERSON"]
         again = [
-            Finding(*m.span(), "PERSON", 0.8) for m in pattern.finditer(s.folded.text) if m.group()[0].isupper()
+            Finding(*m.span(), "PERSON", 0.8)
+            for m in pattern.finditer(s.folded.text)
+            if not any(f.start < m.end() and m.start() < f.end for f in taken)
         ]
         result.append(Searched(s.leaf, s.folded, without_overlaps([*s.found, *again])) if again else s)
     return result
+
+
+_COMMON_PARTS = AMBIGUOUS | COMMON | EPONYMS | SUFFIXES
 
 
 def name_words(value: str) -> list[str]:

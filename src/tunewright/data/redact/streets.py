@@ -7,39 +7,29 @@ from collections.abc import Iterator
 
 from tunewright.data.redact.findings import Finding
 from tunewright.data.redact.nearby import before, cue
+from tunewright.data.redact.wordlists import words
 
 # Words that end the name of a street (after USPS Publication 28, appendix C1). The first are hardly ever
 # anything else; the others are ordinary words, and need a unit or words about living somewhere.
-_SURE = (
-    "alley avenue ave av boulevard blvd circle cir court ct crescent cres drive dr expressway freeway highway hwy"
-    " lane ln motorway parkway pkwy place pl plaza plz road rd square sq street str st terrace ter turnpike"
+_SURE, _WEAK = words("streets_sure"), words("streets_weak")
+_UNIT = (
+    r"(?:,? (?:apt|apartment|suite|ste|unit|flat|room|rm|floor|fl|bldg|building|no)\.? ?#?\w{1,6}"
+    r"|,? #\w{1,6})"
 )
-_WEAK = (
-    "annex arcade bayou beach bend bluff bluffs bottom branch bridge brook brooks burg burgs bypass camp canyon"
-    " cape causeway center centers centre circles cliff cliffs close club common commons corner corners course courts"
-    " cove coves creek crest crossing crossroad crossroads curve dale dam divide estate estates extension extensions"
-    " fall falls ferry field fields flat flats ford fords forest forge forges fork forks fort garden gardens gate"
-    " gateway glen glens green greens grove groves harbor harbors harbour haven heights hill hills hollow inlet island"
-    " islands isle junction junctions key keys knoll knolls lake lakes land landing light lights loaf lock locks lodge"
-    " loop mall manor manors meadow meadows mews mill mills mission motorway mount mountain mountains neck orchard oval"
-    " overpass park parks pass passage path pike pine pines plain plains point points port ports prairie radial ramp"
-    " ranch rapid rapids rest ridge ridges river road row rue run shoal shoals shore shores skyway spring springs spur"
-    " spurs station stravenue stream summit trace track trafficway trail trailer tunnel underpass union unions valley"
-    " valleys via viaduct view views village villages ville vista walk walks wall way ways well wells wood wynd"
+# the digit stands before the look behind it, so that the search can leap from digit to digit
+_HOUSE = r"[0-9](?<![\w.,$€£:/-][0-9])(?<!\d [0-9])\d{0,5}(?:[A-Za-z]|[-/]\d{1,4})?"
+_NAME = (
+    r"(?:[A-ZÀ-ÞΑ-ΩА-Я](?:[\w'’-]{1,24}|\w{0,2}\.?)|\d{1,3}(?:st|nd|rd|th)"
+    r"|(?:de|la|le|du|des|of|the|el|von|van|der)\b)"
 )
-_UNIT = r"(?:,? (?:apt|apartment|suite|ste|unit|flat|room|rm|floor|fl|bldg|building|no)\.? ?#?\w{1,6}|,? #\w{1,6})"
-_HOUSE = r"(?<![\w.,$€£:/-])(?<!\d )(?:no\.? )?\d{1,6}(?:[A-Za-z]|[-/]\d{1,4})?"
-_NAME = r"(?:[A-ZÀ-ÞΑ-ΩА-Я](?:[\w'’-]{1,24}|\w{0,2}\.?)|\d{1,3}(?:st|nd|rd|th)|(?:de|la|le|du|des|of|the|el|von|van|der)\b)"
-_LAST = f"(?:{'|'.join((_SURE + ' ' + _WEAK).split())})"
+_LAST = f"(?:{'|'.join((*_SURE, *_WEAK))})"
 _ENGLISH = re.compile(
     rf"{_HOUSE}(?:,? \d{{1,4}})? ((?:{_NAME} ){{1,4}}?)((?:{_LAST} ){{0,2}}{_LAST})\b\.?"
     rf"(?: (?:N|S|E|W|NE|NW|SE|SW|North|South|East|West)\b)?({_UNIT})?",
     re.I,
 )
-_SURE_WORDS = frozenset(_SURE.split())
-_TAIL = re.compile(
-    r",? (?:[A-Z][\w.'-]{1,24} ){0,2}[A-Z][\w.'-]{1,24},? [A-Z]{2} \d{5}(?:-\d{4})?"
-)
+_SURE_WORDS = frozenset(_SURE)
+_TAIL = re.compile(r",? (?:[A-Z][\w.'-]{1,24} ){0,2}[A-Z][\w.'-]{1,24},? [A-Z]{2} \d{5}(?:-\d{4})?")
 _BOX = re.compile(
     r"(?<!\w)(?:p\.? ?o\.? ?box|post office box|postbox|postfach|apartado|boîte postale) ?#?\d{1,8}(?!\w)"
     r"|(?<!\w)(?:PSC|CMR|Unit) \d{1,5},? Box \d{1,6}(?:\s{1,3}(?:[AFD]PO) A[AEP] \d{5})?",
@@ -50,33 +40,44 @@ _JOINED = (
     "straße|strasse|str\\.|gasse|weg|platz|allee|ufer|damm|gatan|vägen|gränd|torget|vej|gade|vænget|allé|veien|gata"
     "|vegen|katu|tie|kuja|polku|straat|laan|plein|gracht|kade|utca|körút|gata|stræti|götu|götu|maantee|tänav"
 )
-_SUFFIXED = re.compile(rf"(?<!\w)(\d{{1,6}} )?(?:[A-ZÀ-ÞÞ][\w'-]{{0,20}} ){{0,2}}[A-ZÀ-Þ]\w{{0,30}}(?:{_JOINED}) {_NUMBER}")
+_SUFFIXED = re.compile(
+    rf"(?<!\w)(\d{{1,6}} )?(?:[A-ZÀ-ÞÞ][\w'-]{{0,20}} ){{0,2}}[A-ZÀ-Þ]\w{{0,30}}(?:{_JOINED}) {_NUMBER}"
+)
 _PREFIXED = re.compile(
-    rf"(?<!\w)(?:\d{{1,6}} )?(?:\d{{1,4}},? )?(?:via|viale|piazza|corso|calle|avenida|avda\.?|plaza|paseo|rua|praça|travessa|rue|avenue"
+    rf"(?<!\w)(?:\d{{1,6}} )?(?:\d{{1,4}},? )?(?:via|viale|piazza|corso|calle|avenida|avda\.?|plaza|paseo"
+    rf"|rua|praça|travessa|rue|avenue"
     rf"|boulevard|place|quai|chemin|impasse|allée|ul\.|ulica|al\.|aleja|pl\.|os\.|náměstí|ulice|strada|bulevardul"
     rf"|улица|ул\.|проспект|οδός|λεωφ\.|trg|cesta|carrer|jalan|jl\.)"
-    rf" (?:(?:de|del|della|delle|dei|di|da|do|dos|das|la|las|los|le|les|du|des|l'|d'|św\.)? ?[A-ZÀ-ÞĀ-ŽА-ЯΑ-Ω][\w'’.-]{{0,24}},? ){{1,4}}"
+    rf" (?:(?:de|del|della|delle|dei|di|da|do|dos|das|la|las|los|le|les|du|des|l'|d'"
+    rf"|św\.)? ?[A-ZÀ-ÞĀ-ŽА-ЯΑ-Ω][\w'’.-]{{0,24}},? ){{1,4}}"
     rf"(?:n[º°.] ?)?{_NUMBER}",
     re.I,
 )
 _FRENCH = re.compile(
-    r"(?<![\w.,])\d{1,4}(?: ?(?:bis|ter))?,? (?:rue|avenue|av\.|boulevard|bd|place|quai|chemin|impasse|allée|cours|route)"
+    r"(?<![\w.,])\d{1,4}(?: ?(?:bis|ter))?,? (?:rue|avenue|av\.|boulevard|bd|place|quai|chemin|impasse"
+    r"|allée|cours|route)"
     r" (?:(?:de|du|des|la|le|les|l'|d')+ ?){0,3}[A-ZÀ-Þ][\w'’-]{1,24}(?: [A-ZÀ-Þ][\w'’-]{1,24}){0,3}",
     re.I,
 )
 _UNIT_AFTER = re.compile(r",?\s{1,4}(?:apt|apartment|suite|ste|unit|flat)\.? ?#?\d\w{0,5}(?!\w)", re.I)
 _NUMBER_AND_UNIT = re.compile(
-    rf"(?<![\w.,])(?:\d{{1,6}} ){{1,2}}(?:{_NAME} ){{1,4}}\d{{1,4}},?\s{{1,4}}(?:apt|apartment|suite|ste|unit)\.? \d\w{{0,5}}"
+    rf"(?<![\w.,])(?:\d{{1,6}} ){{1,2}}(?:{_NAME} ){{1,4}}\d{{1,4}},?\s{{1,4}}(?:apt|apartment|suite|ste"
+    rf"|unit)\.? \d\w{{0,5}}"
     rf"|(?<![\w.,])\d{{1,6}} (?:{_NAME} ?){{1,4}},?\s{{1,4}}(?:apt|apartment|suite|ste)\.? \d\w{{0,5}}",
     re.I,
 )
 _LIVING = cue(
     [
-        r"lives? (?:at|on|in)", r"living (?:at|on|in)", r"lived (?:at|on|in)", r"resid(?:es?|ing) (?:at|on|in)",
-        r"address(?:es)?", r"located (?:at|on)", r"(?:is|are|office|house|home|store|restaurant|meet \w+|\w+ you) at",
-        r"sen[dt] (?:\w+ ){0,4}to", r"ship(?:ped)?(?: \w+)? to", r"deliver(?:ed)?(?: \w+)? to", r"moved to", r"moving to",
-        r"mail(?:ed)?(?: \w+)? to", r"return to", r"corner of", r"wohn(?:e|t|haft)(?: in)?", r"anschrift", r"adresse",
-        r"dirección", r"direccion", r"vivo en", r"habite(?: au)?", r"indirizzo", r"abito in", r"adres", r"endereço",
+        r"lives? (?:at|on|in)", r"living (?:at|on|in)", r"lived (?:at|on|in)", r"resid(?:es?|ing) (?:at"
+        r"|on|in)",
+        r"address(?:es)?", r"located (?:at|on)", r"(?:is|are|office|house|home|store|restaurant|meet \w+"
+        r"|\w+ you) at",
+        r"sen[dt] (?:\w+ ){0,4}to", r"ship(?:ped)?(?: \w+)? to", r"deliver(?:ed)?(?: \w+)? to", r"moved to", r"moving to"
+        ,
+        r"mail(?:ed)?(?: \w+)? to", r"return to", r"corner of", r"wohn(?:e|t"
+        r"|haft)(?: in)?", r"anschrift", r"adresse",
+        r"dirección", r"direccion", r"vivo en", r"habite(?: au)?", r"indirizzo", r"abito in", r"adres", r"endereço"
+        ,
         r"home is", r"stop(?:s)? (?:at|on)", r"drops? (?:\w+ )?off at", r"bus \w+ is on",
     ]
 )  # fmt: skip
@@ -136,9 +137,13 @@ def _foreign(text: str, lower: str) -> Iterator[Finding]:
 
 _SUFFIXES = tuple(word.replace("\\", "") for word in _JOINED.split("|"))
 _SPACE_NUMBER = re.compile(r" [0-9]{1,5}(?![0-9])")
-_FRENCH_START = re.compile(r"[0-9](?: ?bis| ?ter)?,? (?:rue|avenue|av\.|boulevard|bd|place|quai|chemin|impasse|allée|cours|route) ")
+_FRENCH_START = re.compile(
+    r"[0-9](?: ?bis| ?ter)?,? (?:rue|avenue|av\.|boulevard|bd|place|quai|chemin|impasse|allée|cours|route) "
+)
 _PREFIX_HINTS = (
-    "via ", "viale ", "piazza ", "corso ", "calle ", "avenida ", "avda", "paseo ", "rua ", "praça ", "travessa ",
-    "rue ", "quai ", "chemin ", "impasse ", "allée ", "ul. ", "ulica ", "aleja ", "náměstí ", "ulice ", "strada ",
+    "via ", "viale ", "piazza ", "corso ", "calle ", "avenida ", "avda", "paseo ", "rua ", "praça ",
+    "travessa ",
+    "rue ", "quai ", "chemin ", "impasse ", "allée ", "ul. ", "ulica ", "aleja ", "náměstí ",
+    "ulice ", "strada ",
     "улица ", "ул. ", "проспект ", "οδός ", "λεωφ. ", "trg ", "cesta ", "carrer ", "jalan ", "jl. ",
 )  # fmt: skip

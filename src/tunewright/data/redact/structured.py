@@ -31,9 +31,8 @@ def structured(text: str, regions: tuple[str, ...], wants: Callable[[str], bool]
         found += secrets(text, lower)
     if ("@" in text or " at" in lower or "(at" in lower or "[at" in lower) and wants("EMAIL"):
         found += emails(text, lower)
-    if ":" in text or "-" in text:
-        if wants("MAC_ADDRESS") and (text.count(":") >= 5 or text.count("-") >= 5):
-            found += mac_addresses(text)
+    if wants("MAC_ADDRESS") and (text.count(":") >= 5 or text.count("-") >= 5):
+        found += mac_addresses(text)
     if wants("IP_ADDRESS") and (text.count(".") >= 3 or text.count(":") >= 2):
         found += ip_addresses(text)
     if not _DIGIT.search(text):

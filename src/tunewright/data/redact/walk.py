@@ -12,7 +12,9 @@ _LABELS = re.compile(
     r"phone|mobile|cell|fax|(?:^|_)tel(?:_|$)|ssn|social_?security|birth|(?:^|_)dob(?:_|$)|passport|licen[cs]e|iban"
     r"|card|(?:^|_)ip(?:_|$)|password|passwd|secret|token|api_?key|e?_?mail|address|nhs|tax_?id|pesel|bsn"
 )
-_NAME_LABEL = re.compile(r"(?:full|first|last|given|family|customer|patient|user|client|contact)_?name$|^(?:patient|surname)$")
+_NAME_LABEL = re.compile(
+    r"(?:full|first|last|given|family|customer|patient|user|client|contact)_?name$|^(?:patient|surname)$"
+)
 
 
 class Leaf(NamedTuple):
@@ -55,7 +57,7 @@ def _label(key: str) -> str:
 
 
 def replaced(row: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    """The row with the leaves of ``new`` (path -> value) in place of its own; the row itself stays as it is."""
+    """The row with the leaves of ``new`` (path -> value) in place of its own; a copy."""
     return {key: _with(value, key, new) for key, value in row.items()} if new else dict(row)
 
 
