@@ -23,6 +23,7 @@ COPY_WORDS = 5  # a question shorter than this may well be answered by its own w
 LONG_INPUT, LONG_ANSWER = 400, 100  # characters from which an answer should share a word with its input
 CONTENT_LETTERS = 5
 BREAK_WORDS = 10  # an answer of fewer words may end as it likes
+_FENCE = re.compile(r"^[ \t]{0,12}```", re.MULTILINE)
 _WORD = re.compile(r"[^\W\d_]+")
 _ENDS = frozenset(".!?…:;。！？|)]}>\"'”’»`*_~#%$€£°0123456789")
 _ARTICLES_AND_CONJUNCTIONS = """
@@ -76,16 +77,16 @@ def _numbers(text: str) -> list[str]:
 def breaks_off(text: str) -> bool:
     """Whether an answer stops in mid word or mid sentence, as one does that met a limit on its length."""
     bare = text.rstrip()
-    if not bare or bare[-1] in _ENDS or (bare.count("```") % 2 == 0 and bare.endswith("```")):
-        return False
-    if len(bare) > 40 and bare.count("\n```") % 2 == 1 - bare.startswith("```") and "```" in bare:
+    if "```" in bare and len(_FENCE.findall(bare)) % 2:
         return True
+    if not bare or bare[-1] in _ENDS:
+        return False
     tail = bare[-200:]
     words = _WORD.findall(tail)
     if len(words) < BREAK_WORDS:
         return False
-    if bare[-1] in ",(-–" and bare[-2:] != "--":
-        return bare[-1] != "-"
+    if bare[-1] in ",(–":
+        return True
     last = words[-1]
     if last in _NEVER_LAST and bare.endswith(last):
         return True

@@ -106,12 +106,13 @@ def _markup_in(text: str) -> frozenset[str] | None:
     opened: set[str] = set()
     closed: set[str] = set()
     foreign: set[str] = set()
-    for match in _ELEMENT.finditer(text):
-        name = match[2].lower()
+    for tag in {match[0] for match in _ELEMENT.finditer(text)}:
+        written = tag.strip("</>").split(None, 1)[0]
+        name, end = written.lower(), tag[1] == "/"
         if name in _PAIRED or name in _ALONE:
-            if _TAG.fullmatch(match[0]):
-                (closed if match[1] else opened).add(name)
-        elif match[1] and not match[2].isupper() and name not in ("think", "s"):
+            if _TAG.fullmatch(tag):
+                (closed if end else opened).add(name)
+        elif end and not written.isupper() and name not in ("think", "s"):
             foreign.add(name)
     if foreign:
         return None

@@ -104,8 +104,8 @@ LANGUAGES = (ENGLISH, GERMAN, FRENCH, SPANISH, ITALIAN, PORTUGUESE, DUTCH, POLIS
 _OPENS = re.compile(r"\W{0,12}(?:" + "|".join(words.pattern() for words in LANGUAGES) + ")", re.IGNORECASE)
 # One of these stands in every refusal; looking for it is quicker than the whole pattern.
 _HINTS = re.compile(
-    r"sorry|afraid|apolog|unfortun|\bAI\b|language model|i can ?not|i can'?t|i won'?t|i will not|unable|not able"
-    r"|i must|i'?m not"
+    r"sorry|afraid|apolog|unfortun|\bAI\b|language model|i can ?not|i can'?t|i won'?t|i will not|unable"
+    r"|not able|i must|i'?m not"
     r"|leid|leider|bedau|kann ich|ich kann|als ki|als künst|als (?:großes )?sprach|entschuld"
     r"|désolé|regrette|malheur|je m'exc|je ne p|en tant qu"
     r"|lo siento|lamen|disculp|perdón|no puedo|como |dispiace|purtr|spiacen|non posso|come "

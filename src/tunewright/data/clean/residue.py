@@ -20,7 +20,7 @@ _NEXT_TURN = re.compile(
     r"\n[ \t]{0,8}(?:<\|im_start\|>\s{0,2}(?:user|system)|<\|user\|>|\[INST\]|<start_of_turn>\s{0,2}user"
     r"|<\|start_header_id\|>\s{0,2}user|### ?(?:Instruction|Human|User|Input):|Human:|HUMAN:|USER:)"
 )
-_SPEAKER = re.compile(r"^[ \t]{0,8}(?:[A-Z][\w .]{1,20}|[A-Z]{2,12}): ", re.MULTILINE)
+_SPEAKER = re.compile(r"^[ \t]{0,8}(?:[A-Z][\w .]{0,20}|[A-Z]{2,12}): ", re.MULTILINE)
 _HEAD_ENDS = ("man:", "MAN:", "SER:", "ssistant:", "TANT:")
 _ABOUT_TURNS = re.compile(
     r"chat ?template|special tokens?|tokeni[sz]er|im_start|\[INST|dialog|conversation|transcript|script"
@@ -44,29 +44,46 @@ def without_edge_tokens(text: str) -> str:
 
 
 def _without_edges(text: str) -> str:
-    while (end := _token_at_end(text)) is not None:
-        text = end
-    while (start := _token_at_start(text)) is not None:
-        text = start
-    return text
+    end = _end_before_tokens(text)
+    start = _start_after_tokens(text, end)
+    if end == len(text) and start == 0:
+        return text
+    return text[start:end]
 
 
-def _token_at_end(text: str) -> str | None:
-    bare = text.rstrip()
-    token = next((t for t in TOKENS if bare.endswith(t)), None)
-    if token is None or (token in ("<s>", "</s>") and "<s>" in bare[: -len(token)]):
-        return None
-    return bare[: -len(token)].rstrip()
+def _end_before_tokens(text: str) -> int:
+    end = len(text)
+    while True:
+        bare = _without_space_at_end(text, end)
+        token = next((t for t in TOKENS if text.endswith(t, 0, bare)), None)
+        if token is None or (token in ("<s>", "</s>") and "<s>" in text[: bare - len(token)]):
+            return end
+        end = _without_space_at_end(text, bare - len(token))
 
 
-def _token_at_start(text: str) -> str | None:
-    bare = text.lstrip()
-    token = next((t for t in TOKENS if bare.startswith(t)), None)
-    if token is None or (token == "<s>" and "</s>" in bare):
-        return None
-    rest = bare[len(token) :].lstrip()
-    role = next((r for r in _ROLES_AFTER_HEAD if token in _HEAD_TOKENS and rest.startswith(r)), "")
-    return rest[len(role) :].lstrip()
+def _without_space_at_end(text: str, end: int) -> int:
+    while end and text[end - 1].isspace():
+        end -= 1
+    return end
+
+
+def _start_after_tokens(text: str, end: int) -> int:
+    start = 0
+    while True:
+        bare = _without_space_at_start(text, start, end)
+        token = next((t for t in TOKENS if text.startswith(t, bare, end)), None)
+        if token is None or (token == "<s>" and "</s>" in text[bare:end]):
+            return start
+        start = _without_space_at_start(text, bare + len(token), end)
+        if token in _HEAD_TOKENS:
+            role = next((r for r in _ROLES_AFTER_HEAD if text.startswith(r, start, end)), "")
+            start = _without_space_at_start(text, start + len(role), end)
+
+
+def _without_space_at_start(text: str, start: int, end: int) -> int:
+    while start < end and text[start].isspace():
+        start += 1
+    return start
 
 
 def without_residue(text: str) -> str:
