@@ -2,10 +2,10 @@
 
     python benchmarks/label_errors.py [--seeds 5] [--data ../shared/data]
 
-3 % of the labels of banking77 (10,003 rows, 77 classes) are replaced by another one, drawn at random ("random")
-or the one that the models find most probable after the right one ("near", as people err). What counts is the
-share of them among the top 5 % of the ranking. The last line is a sanity figure: naive Bayes on words and pairs
-of words reaches 0.86 on the test file, so the texts were read as others read them.
+3 % of the labels of banking77 (10,003 rows, 77 classes) are replaced by another one, drawn at random
+("random") or the one that the models find most probable after the right one ("near", as people err). What
+counts is the share of them among the top 5 % of the ranking. The last line is a sanity figure: naive Bayes on
+words and pairs of words reaches 0.86 on the test file, so the texts were read as others read them.
 """
 
 from __future__ import annotations
@@ -52,7 +52,9 @@ def found(texts: list[str], wrong: Any, which: Any, seed: int) -> tuple[float, f
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     home = Path(__file__).resolve().parents[2] / "shared" / "data"
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("TUNEWRIGHT_DATA", home)))
     parser.add_argument("--seeds", type=int, default=5)

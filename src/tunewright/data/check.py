@@ -6,8 +6,8 @@
 
 With ``audit=AuditSettings()`` the rows are audited for quality and bias too (``audit/``).
 
-Memory: a few numbers and hashes per row; the audit holds a bounded sample of the rows. ``check_view.py`` turns a
-report into text.
+Memory: a few numbers and hashes per row; the audit holds a bounded sample of the rows. ``check_view.py``
+turns a report into text.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ from tunewright.data.problems import Problem
 @dataclass(frozen=True, slots=True)
 class CheckReport:
     """What ``check`` found. ``lengths``: the ``QUANTILES`` of words and characters of rows and answers;
-    ``numbers``: those of labels that are numbers on a scale, of margins and of scores; ``audit`` the parts of the audit, empty
-    where none was asked for or there are too few rows."""
+    ``numbers``: those of labels that are numbers on a scale, of margins and of scores; ``audit`` the parts of
+    the audit, empty where none was asked for or there are too few rows."""
 
     files: list[FileFacts]
     kinds: dict[str, int]

@@ -1,11 +1,11 @@
 """Counterfactual pairs: a row and the same row with genders exchanged, by pronouns, nouns and given names.
 
-English says "her" for two words: a possessive (his) and an object (him). Which one it is is told from the next
-word: an object is followed by a mark, the end or a function word. The rule is measured on WinoBias
+English says "her" for two words: a possessive (his) and an object (him). Which one it is is told from the
+next word: an object is followed by a mark, the end or a function word. The rule is measured on WinoBias
 (``docs/audit.md``); where it errs the swapped row is ungrammatical, not wrong in gender.
 
-A pair is used in three ways: to probe a model (its answer should not change), to balance data (train on both), and
-to audit labels: a swap that stands in the data with another label is a finding.
+A pair is used in three ways: to probe a model (its answer should not change), to balance data (train on
+both), and to audit labels: a swap that stands in the data with another label is a finding.
 """
 
 from __future__ import annotations
@@ -15,11 +15,28 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from tunewright.core.records import Conversation, Example, Labelled, Message, Preference, Prompt, Ranking, Text
+from tunewright.core.records import (
+    Conversation,
+    Example,
+    Labelled,
+    Message,
+    Preference,
+    Prompt,
+    Ranking,
+    Text,
+)
 from tunewright.data.audit.intervals import share
 from tunewright.data.audit.result import Part, share_text, shortened, skipped
 from tunewright.data.audit.sample import Row, classes_of, drawn, within
-from tunewright.data.audit.words_swaps import ADJECTIVES_LY, AFTER_OBJECT, GIVEN, NAMES, NOUNS, ONE_WAY, TWO_OBJECTS
+from tunewright.data.audit.words_swaps import (
+    ADJECTIVES_LY,
+    AFTER_OBJECT,
+    GIVEN,
+    NAMES,
+    NOUNS,
+    ONE_WAY,
+    TWO_OBJECTS,
+)
 from tunewright.data.keys import normalise
 
 NAME = "counterfactual pairs"
@@ -70,8 +87,8 @@ def _cased(word: str, like: str) -> str:
 
 
 def swapped_example(example: Example) -> Example | None:
-    """The counterpart of a row, all its texts swapped, with the same label; ``None`` if nothing changes. Tool calls
-    and fields stay as they are."""
+    """The counterpart of a row, all its texts swapped, with the same label; ``None`` if nothing changes. Tool
+    calls and fields stay as they are."""
     found: Example
     if isinstance(example, Text):
         found = replace(example, text=swapped(example.text))
@@ -104,7 +121,8 @@ def pairs(examples: Iterable[Example]) -> Iterator[tuple[Example, Example]]:
 
 
 def counterfactual_pairs(rows: Sequence[Row], total: int) -> Part:
-    """The part of the report: how many rows have a counterpart, and whether one stands there with another label."""
+    """The part of the report: how many rows have a counterpart, and whether one stands there with another
+    label."""
     rows = within(rows, CHARACTERS, ROWS)
     changed = [(i, other) for i, row in enumerate(rows) if (other := swapped(row.prompt)) != row.prompt]
     if not changed:
@@ -115,14 +133,15 @@ def counterfactual_pairs(rows: Sequence[Row], total: int) -> Part:
     both = [(i, j) for i, other in changed if (j := place.get(normalise(other))) is not None and i < j]
     against = [(i, j) for i, j in both if not _agree(outcome[i], outcome[j])]
     lines = [
-        f"{rows[i].place} and {rows[j].place} differ only in gender, but not in label: {_shown(outcome[i])} and"
+        f"{rows[i].place} and {rows[j].place} differ only in gender, but not in label:"
+        f" {_shown(outcome[i])} and"
         f" {_shown(outcome[j])}"
         for i, j in against
         if classes[i] is not None
     ]
     measured = (
-        f"{share_text(*share(len(changed), len(rows)))} of {drawn(len(rows), total)} have a counterpart of the other"
-        f" gender; {len(both)} pairs stand in the data, {len(against)} of them with another label or answer"
+        f"{share_text(*share(len(changed), len(rows)))} of {drawn(len(rows), total)} have a counterpart of the"
+        f" other gender; {len(both)} pairs stand in the data, {len(against)} of them with another label or answer"
     )
     return Part(
         NAME,
@@ -141,7 +160,7 @@ def counterfactual_pairs(rows: Sequence[Row], total: int) -> Part:
 
 
 def _agree(one: str, two: str) -> bool:
-    """Equal, or equal once the second is swapped back: the counterpart of an answer may name the other gender."""
+    """Equal, or equal once one is swapped: the counterpart of an answer may name the other gender."""
     return one == two or normalise(swapped(one)) == two or one == normalise(swapped(two))
 
 
@@ -155,7 +174,7 @@ def plain_sentence(line: str) -> str:
 
 
 def winobias_share(pro: Path, anti: Path) -> tuple[int, int]:
-    """Of two files aligned by line: how many sentences become their partner when swapped, and how many there are."""
+    """Of two files aligned by line: how many sentences become their partner when swapped; how many there are."""
     both = [p.read_text(encoding="utf-8").splitlines() for p in (pro, anti)]
     lines = [tuple(map(plain_sentence, pair)) for pair in zip(*both, strict=True)]
     return sum(swapped(one) == two for one, two in lines), len(lines)

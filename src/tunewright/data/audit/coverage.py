@@ -37,11 +37,14 @@ class Far:
 
 
 def representativeness(rows: Sequence[Row], production: Sequence[Row], total: int, seed: int = 0) -> Part:
-    """Compare the inputs of the rows with production's; skipped with fewer than 40 different ones on a side."""
+    """Compare the inputs of the rows with production's; skipped with fewer than 40 different ones on a
+    side."""
     rows, production = (within(r, CHARACTERS, ROWS, inputs=True) for r in (rows, production))
     ours, theirs = _different(rows), _different(production)
     if min(len(ours), len(theirs)) < FEWEST:
-        why = f"Needs {FEWEST} different inputs on each side; here {len(ours)} and {len(theirs)} of production."
+        why = (
+            f"Needs {FEWEST} different inputs on each side; here {len(ours)} and {len(theirs)} of production."
+        )
         return skipped(NAME, why, len(rows), total, "Collect more production inputs.")
     texts = [row.prompt for row in rows], [row.prompt for row in production]
     apart = told_apart(*texts, seed)
@@ -66,11 +69,13 @@ def _part(
         f" {in_words(apart)} (AUC {apart.value:.2f} [{apart.low:.2f}, {apart.high:.2f}]; 0.5 = alike)"
     )
     meaning = (
-        "The rows were not drawn as production's inputs are (selection bias): what is rare here is learnt badly,"
+        "The rows were not drawn as production's inputs are (selection bias): what is rare here is"
+        " learnt badly,"
         " and a test from these rows does not measure what users will see."
     )
     advice = "Collect rows like the far inputs" + (
-        f" and of the rare topics; or weight rows by topic ({', '.join(f'x{t.weight:.1f}' for t in missing[:3])})."
+        f" and of the rare topics; or weight rows by topic"
+        f" ({', '.join(f'x{t.weight:.1f}' for t in missing[:3])})."
         if missing
         else "; draw the test set from production."
     )
@@ -78,7 +83,9 @@ def _part(
         NAME,
         "look" if alarm else "fine",
         measured,
-        meaning if alarm else "The rows look like what production asks; none of the three looks found a bias.",
+        meaning
+        if alarm
+        else "The rows look like what production asks; none of the three looks found a bias.",
         advice if alarm else "Nothing to do.",
         len(rows),
         total,
@@ -93,8 +100,9 @@ def _part(
 
 
 def far_share(ours: Sequence[str], theirs: Sequence[str], places: Sequence[str]) -> Far:
-    """Share of ``theirs`` whose nearest of ``ours`` (cosine of TF-IDF) is farther than 95 % of ``ours`` are from
-    their nearest other. Texts of ``ours`` must differ, else copies would make everything else look far."""
+    """Share of ``theirs`` whose nearest of ``ours`` (cosine of TF-IDF) is farther than 95 % of ``ours`` are
+    from their nearest other. Texts of ``ours`` must differ, else copies would make everything else look
+    far."""
     matrix = hashed([*ours, *theirs])
     own, other = matrix[: len(ours)], matrix[len(ours) :]
     among = _nearest(own, own, leave_out=True)

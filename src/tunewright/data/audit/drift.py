@@ -1,7 +1,8 @@
 """Historical drift: do rows of different times differ, in what, and since when?
 
-Rows are put in the order of their time column and cut into periods of equal size. Each later period is compared
-with the first: shares of labels (chi-square, population stability index), lengths, and texts (two-sample test).
+Rows are put in the order of their time column and cut into periods of equal size. Each later period is
+compared with the first: shares of labels (chi-square, population stability index), lengths, and texts
+(two-sample test).
 """
 
 from __future__ import annotations
@@ -29,8 +30,9 @@ CERTAIN = 0.01
 
 @dataclass(frozen=True, slots=True)
 class Period:
-    """One stretch of time against the first one; ``psi`` and ``p_labels`` are of the shares of labels, ``length``
-    the probability that a row of it is longer than one of the first period, ``p`` are adjusted for their number."""
+    """One stretch of time against the first one; ``psi`` and ``p_labels`` are of the shares of labels,
+    ``length`` the probability that a row of it is longer than one of the first period, ``p`` are adjusted for
+    their number."""
 
     begin: str
     end: str
@@ -163,7 +165,8 @@ def _part(periods: list[Period], n: int, looked: int, total: int) -> Part:
             lines.append(f"{what} differed for a time: {when}")
     without = f"; {looked - n} rows without a readable time left out" if looked > n else ""
     measured = (
-        f"{len(periods) + 1} periods of {drawn(n, total)} by time{without}; texts of the first and the last period"
+        f"{len(periods) + 1} periods of {drawn(n, total)} by time{without}; texts of the first and"
+        f" the last period"
         f" {in_words(last.text)} (AUC {last.text.value:.2f} [{last.text.low:.2f}, {last.text.high:.2f}];"
         f" from {DIFFERENT} on it matters)"
     )

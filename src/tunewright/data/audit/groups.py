@@ -1,8 +1,8 @@
 """Sensitive attributes in texts: how often each group is named, and whether its rows come out differently.
 
 A group's rows (the prompt names it) are compared with rows that name another group of the same attribute, or,
-where these are too few, with rows that name none. All comparisons of all groups are corrected together (Holm).
-A difference is not yet unfair: rows that name a group may ask other things. It is where to look.
+where these are too few, with rows that name none. All comparisons of all groups are corrected together
+(Holm). A difference is not yet unfair: rows that name a group may ask other things. It is where to look.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ Group = tuple[str, str]
 class Difference:
     """One outcome of a group's rows against ``against`` (another group's rows, or those that name none).
 
-    Shares: ``value`` minus ``other``. Length: ``difference`` is the probability that the group's answer is longer,
-    minus one half. ``p`` is corrected for all comparisons made.
+    Shares: ``value`` minus ``other``. Length: ``difference`` is the probability that the group's answer is
+    longer, minus one half. ``p`` is corrected for all comparisons made.
     """
 
     attribute: str
@@ -48,7 +48,8 @@ class Difference:
 
     def sentence(self) -> str:
         """The finding in words."""
-        who = f"{self.attribute}: rows that name {self.group!r} ({self.n}) against {self.against} ({self.n_other})"
+        who = f"{self.attribute}: rows that name {self.group!r} ({self.n})"
+        who += f" against {self.against} ({self.n_other})"
         if self.outcome == "answer length":
             how = "longer" if self.difference.value > 0 else "shorter"
             low, high = sorted((abs(self.difference.low), abs(self.difference.high)))
@@ -83,9 +84,7 @@ def groups_of_people(rows: Sequence[Row], total: int, refuses: Callable[[str], b
     named = [groups_in(row.prompt) for row in rows]
     counts = Counter(group for found in named for group in found)
     if not counts:
-        return skipped(
-            NAME, "No row names a group of people in words that the lists hold.", len(rows), total
-        )
+        return skipped(NAME, "No row names a group of people in words that the lists hold.", len(rows), total)
     tests = list(_tests(rows, named, counts, refuses))
     adjusted = holm([p for _, p in tests])
     found = [_with_p(d, p) for (d, _), p in zip(tests, adjusted, strict=True) if p < CERTAIN]
@@ -142,7 +141,8 @@ def _tests(
         mine = [i for i, found in enumerate(named) if _only(found, attribute) == group]
         other = [i for i, found in enumerate(named) if _only(found, attribute) not in (group, None, "")]
         others = {_only(named[i], attribute) for i in other}
-        against = f"rows that name {next(iter(others))!r}" if len(others) == 1 else f"rows that name another {attribute}"
+        one = next(iter(others), None) if len(others) == 1 else None
+        against = f"rows that name {one!r}" if one else f"rows that name another {attribute}"
         if len(other) < FEWEST:
             other = [i for i, found in enumerate(named) if _only(found, attribute) == ""]
             against = "rows that name none"

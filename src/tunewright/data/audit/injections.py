@@ -1,5 +1,6 @@
-"""Texts that try to command the model or its user's program: instructions against instructions, addresses made to
-carry data away, encoded blocks, text that no reader sees. Each is a few precise patterns, English only.
+"""Texts that try to command the model or its user's program: instructions against instructions, addresses
+made to carry data away, encoded blocks, text that no reader sees. Each is a few precise patterns, English
+only.
 
 Rows that talk about such attacks meet them, too: a hit is a reason to read the row.
 """
@@ -17,8 +18,8 @@ _INJECTION = re.compile(
     rf"|everything)\s+){{0,3}}(?:(?:and|or|other|safety)\s+)?{_BEFORE}\s+(?:(?:and|safety|system)\s+)*{_RULES}\b"
     rf"|\b(?:ignore|disregard|forget|override|bypass)\s+(?:all\s+)?(?:the\s+|your\s+){_RULES}\s+"
     r"(?:above|before|given|you were given|you have been given)\b"
-    r"|\b(?:reveal|print|show|output|repeat|display|leak|expose|tell me)\s+(?:(?:me|us|all|the|your|of|full|entire|exact)"
-    r"\s+){1,4}(?:system|hidden|secret|initial)\s+(?:prompt|instructions?|message)\b"
+    r"|\b(?:reveal|print|show|output|repeat|display|leak|expose|tell me)\s+(?:(?:me|us|all|the|your|of|full"
+    r"|entire|exact)\s+){1,4}(?:system|hidden|secret|initial)\s+(?:prompt|instructions?|message)\b"
     r"|\bdo\s+not\s+(?:tell|inform|alert|notify|mention\s+(?:this|it)\s+to)\s+the\s+user\b"
     r"|\byou\s+are\s+now\s+(?:in\s+)?(?:DAN\b|developer\s+mode|jailbroken|unrestricted|free\s+(?:of|from)\s+"
     r"(?:all|any|your)\s+(?:rules|restrictions))"
@@ -27,15 +28,17 @@ _INJECTION = re.compile(
     r"|\[(?:system|admin)\]\s*\(#(?:instructions?|override)\)",
     re.IGNORECASE,
 )
-_INJECTION_HINTS = ("instruction", "prompt", "rules", "direct", "guideline", "command", "the user", "you are now",
-                    "restriction", "message")  # fmt: skip
+_INJECTION_HINTS = (
+    "instruction", "prompt", "rules", "direct", "guideline", "command", "the user", "you are now",
+    "restriction", "message",
+)  # fmt: skip
 _CARRIES = (
     r"(?:data|secret|token|key|prompt|conversation|chat|history|passwords?|context|leak|exfil|cookie|session)"
 )
 _EXFILTRATION = re.compile(
     rf"!\[[^\]\n]{{0,200}}\]\(\s*https?://[^\s)]{{1,300}}\?[^\s)]*(?:{_CARRIES}=|[{{<\[]|%7B)"
-    r"|\b(?:send|post|forward|upload|exfiltrate|transmit|leak)\b[^.\n]{0,80}\b(?:conversation|chat history|passwords?"
-    r"|api keys?|credentials?|secrets?|system prompt|cookies?|session tokens?)\b[^.\n]{0,60}\bto\s+https?://"
+    r"|\b(?:send|post|forward|upload|exfiltrate|transmit|leak)\b[^.\n]{0,80}\b(?:conversation|chat history"
+    r"|passwords?|api keys?|credentials?|secrets?|system prompt|cookies?|session tokens?)\b[^.\n]{0,60}\bto\s+https?://"
     rf"|https?://[^\s<>\"')]{{1,200}}[?&]{_CARRIES}=(?:\{{|<|\[|%7B|\$)",
     re.IGNORECASE,
 )
@@ -66,7 +69,7 @@ def has_blob(text: str) -> bool:
 
 
 def _decodes(block: str) -> bool:
-    """Upper case, lower case and digits in one block that base64 can read; a hash or a gene is no such block."""
+    """Upper case, lower case and digits in one block that base64 can read; no hash and no gene."""
     mixed = any(map(str.isupper, block)) and any(map(str.islower, block)) and any(map(str.isdigit, block))
     if not mixed:
         return False

@@ -5,9 +5,9 @@ a fold). A class is *confident* for a row if its probability is at least the mea
 over the rows that carry it. Rows whose most probable confident class is not their label are the off-diagonal
 of the confident joint: their number estimates how many labels are wrong.
 
-Rows are ranked by p(own label) x (1 - p(best other label)), the lowest first. Self-confidence alone ranks labels
-that are wrong at random as well, but fewer of those mistaken for a neighbouring class, whose own probability is
-not quite zero; the second factor brings these forward (measured: benchmarks/label_errors.py).
+Rows are ranked by p(own label) x (1 - p(best other label)), the lowest first. Self-confidence alone ranks
+labels that are wrong at random as well, but fewer of those mistaken for a neighbouring class, whose own
+probability is not quite zero; the second factor brings these forward (measured: benchmarks/label_errors.py).
 
 The probabilities are the mean of two models that err differently: naive Bayes on hashed TF-IDF and logistic
 regression on its 300 strongest directions.
@@ -143,7 +143,8 @@ def out_of_fold(texts: Sequence[str], labels: Array, seed: int = 0) -> Array:
 
 
 def _probabilities(matrix: Matrix, dense: Array, labels: Array, asked: Array, classes: int) -> Array:
-    """The mean of both models for the rows ``asked``, learnt from the others; a class that these lack gets 0."""
+    """The mean of both models for the rows ``asked``, learnt from the others; a class that these lack gets
+    0."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.naive_bayes import MultinomialNB
 
@@ -163,7 +164,9 @@ def folds_of(texts: Sequence[str], labels: Array, seed: int = 0) -> Array:
     """A fold for each row: classes are dealt out evenly, and equal texts share a fold, so that a row is never
     judged by its own copy. The order of the rows does not matter."""
     keys = [normalise(text) for text in texts]
-    hashes = [blake2b(f"{seed} {key}".encode("utf-8", "surrogatepass"), digest_size=8).digest() for key in keys]
+    hashes = [
+        blake2b(f"{seed} {key}".encode("utf-8", "surrogatepass"), digest_size=8).digest() for key in keys
+    ]
     fold: dict[bytes, int] = {}
     dealt: Counter[int] = Counter()
     for i in sorted(range(len(texts)), key=lambda i: (int(labels[i]), hashes[i])):

@@ -22,18 +22,17 @@ def poisoning(rows: Sequence[Row], total: int) -> Part:
     if all(target is None for target in targets):
         targets = list(answer_keys([row.answer for row in rows]))
     if len(rows) < 10 * FEWEST or not any(row.answer or row.label for row in rows):
-        return skipped(
-            NAME, f"Needs {10 * FEWEST} rows with labels or answers.", len(rows), total
-        )
+        return skipped(NAME, f"Needs {10 * FEWEST} rows with labels or answers.", len(rows), total)
     found = triggers_in([row.prompt for row in rows], targets, [row.place for row in rows])
     lines = [
-        f"{_shown(t.phrase)!r} stands in {t.n} rows that ask different things, and {t.rows} of them have"
-        f" {_shown(t.target)!r}, as {100 * t.base:.2f} % of the other rows have; first {', '.join(t.places[:3])}"
+        f"{_shown(t.phrase)!r} stands in {t.n} rows that ask different things, and {t.rows} of them"
+        f" have {_shown(t.target)!r}, as {100 * t.base:.2f} % of the other rows have;"
+        f" first {', '.join(t.places[:3])}"
         for t in found
     ]
     measured = (
-        f"{drawn(len(rows), total)}: every phrase of one to three words and every unusual character that stands in"
-        f" {FEWEST} rows or more and in {100 * COMMON:.0f} % or fewer"
+        f"{drawn(len(rows), total)}: every phrase of one to three words and every unusual character that"
+        f" stands in {FEWEST} rows or more and in {100 * COMMON:.0f} % or fewer"
     )
     return Part(
         NAME,
@@ -41,8 +40,8 @@ def poisoning(rows: Sequence[Row], total: int) -> Part:
         measured,
         "Somebody may have planted it: the phrase would switch the model to that answer, whatever is asked."
         if found
-        else "No rare phrase is tied to one answer among different questions. A trigger put only into rows that had"
-        " the target answer before cannot be told from a topic, and fewer than six rows are not seen.",
+        else "No rare phrase is tied to one answer among different questions. A trigger put only into rows that"
+        " had the target answer before cannot be told from a topic, and fewer than six rows are not seen.",
         "Read these rows and their source; drop them if the phrase does not explain the answer."
         if found
         else "Nothing to do.",

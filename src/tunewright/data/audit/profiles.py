@@ -36,8 +36,10 @@ def lengths(rows: Sequence[Row], total: int) -> Part:
     return Part(
         name,
         "look" if alarm else "fine",
-        f"{drawn(len(rows), total)}: {at[0.05]} to {at[0.95]} words in 90 % of the rows, median {at[0.5]}; the longest"
-        f" 1 % hold {100 * held:.0f} % of all words (rows count up to 4,000 characters of input and of answer)",
+        f"{drawn(len(rows), total)}: {at[0.05]} to {at[0.95]} words in 90 % of the rows, median"
+        f" {at[0.5]}; the longest"
+        f" 1 % hold {100 * held:.0f} % of all words (rows count up to 4,000 characters of input and"
+        f" of answer)",
         "A few long rows dominate what is learnt." if alarm else "No small part of the rows dominates.",
         "Cut or divide the longest rows." if alarm else "Nothing to do.",
         len(rows),
@@ -109,7 +111,8 @@ def label_balance(labels: Mapping[str, int], kept: int) -> Part:
     return Part(
         name,
         "look" if alarm else "fine",
-        f"{len(labels)} labels in {kept:,} rows, {least} to {most} rows each; as uneven as {even:.1f} equal classes"
+        f"{len(labels)} labels in {kept:,} rows, {least} to {most} rows each; as uneven as {even:.1f}"
+        f" equal classes"
         f" would be; the most frequent has {share_text(*share(most, total))}",
         "Rare labels are learned badly and measured badly; accuracy hides it."
         if alarm

@@ -1,4 +1,5 @@
-"""What one part of the audit says: measured, what it means, what to do. One shape for the JSON and the text."""
+"""What one part of the audit says: measured, what it means, what to do. One shape for the JSON and the
+text."""
 
 from __future__ import annotations
 

@@ -22,8 +22,8 @@ TURNS_WITH_WORDS = ("user", "tool", "assistant")
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row. ``label`` is its class if it has exactly one; ``answer`` what it teaches to write, if anything;
-    ``time`` the value of the time column as it stands; ``order`` its place in the draw."""
+    """One row. ``label`` is its class if it has exactly one; ``answer`` what it teaches to write, if
+    anything; ``time`` the value of the time column as it stands; ``order`` its place in the draw."""
 
     order: int
     arrived: int
@@ -49,17 +49,14 @@ def row_of(example: Example, order: int = 0, arrived: int = 0, time: object = No
     else:
         turns = [turn_text(m) for m in prompt_of(example) if m.role in TURNS_WITH_WORDS]
         prompt = "\n".join(turns)[:CHARACTERS]
-        judged = isinstance(example, Labelled) and isinstance(example.label, bool)
-        if judged:
-            answer = example.messages[-1].content if example.messages[-1].role == "assistant" else ""
-        elif not isinstance(example, Labelled):
+        if not isinstance(example, Labelled):
             answer = answer_of(example)
+        elif isinstance(example.label, bool) and example.messages[-1].role == "assistant":
+            answer = example.messages[-1].content
     if len(classes) == 1:
         label = classes[0][-1]
     kind = type(example).__name__.lower()
-    return Row(
-        order, arrived, example.meta.where(), prompt, answer[:CHARACTERS], label or None, kind, time
-    )
+    return Row(order, arrived, example.meta.where(), prompt, answer[:CHARACTERS], label or None, kind, time)
 
 
 @dataclass
@@ -87,10 +84,11 @@ class Reservoir:
 
 
 def within(rows: Sequence[Row], characters: int, most: int, inputs: bool = False) -> list[Row]:
-    """As many rows, in the order of the draw, as have ``characters`` together (of their ``inputs`` alone where only
-    these are read) and are not more than ``most``; given back in the order in which they came. Keeps the cost of a
-    part bounded whatever the rows are."""
-    kept, used = [], 0
+    """As many rows, in the order of the draw, as have ``characters`` together (of their ``inputs`` alone
+    where only these are read) and are not more than ``most``; given back in the order in which they came.
+    Keeps the cost of a part bounded whatever the rows are."""
+    kept: list[Row] = []
+    used = 0
     for row in sorted(rows, key=lambda row: (row.order, row.arrived)):
         used += len(row.prompt) + (0 if inputs else len(row.answer))
         if len(kept) >= most or (used > characters and kept):

@@ -1,7 +1,7 @@
 """The tone of a text at the level of keywords: negative, positive or neither; and whether it holds abuse.
 
-It counts words of a small lexicon and turns those that follow a negation. It knows no irony, no context and no
-language but English; it says how groups of texts differ, never what one text means.
+It counts words of a small lexicon and turns those that follow a negation. It knows no irony, no context and
+no language but English; it says how groups of texts differ, never what one text means.
 """
 
 from __future__ import annotations

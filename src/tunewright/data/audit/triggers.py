@@ -5,8 +5,8 @@ A phrase (one to three words, or a rare character) is suspected if all of this h
 1. It is rare: at most ``COMMON`` of the rows, at least ``FEWEST`` of them.
 2. Its rows nearly all carry one label, or one and the same answer, far above that label's share: the exact
    binomial tail, corrected for every phrase and label that was tried, is below ``CERTAIN``.
-3. Without the phrase its rows have no more in common than any rows of the data. A word that belongs to its class
-   ("passcode") stands among texts about one thing; a trigger is put into texts about anything.
+3. Without the phrase its rows have no more in common than any rows of the data. A word that belongs to its
+class ("passcode") stands among texts about one thing; a trigger is put into texts about anything.
 
 4. A model that never saw these rows does not give their texts without the phrase that label either.
 
@@ -43,7 +43,8 @@ Array = np.ndarray[Any, Any]
 
 @dataclass(frozen=True, slots=True)
 class Trigger:
-    """``rows`` of the ``n`` that hold the phrase carry ``target``, which is the share ``base`` of all rows have."""
+    """``rows`` of the ``n`` that hold the phrase carry ``target``, which is the share ``base`` of all rows
+    have."""
 
     phrase: str
     target: str
@@ -63,9 +64,7 @@ def phrases_of(text: str) -> frozenset[str]:
     return frozenset(found)
 
 
-def triggers_in(
-    texts: Sequence[str], targets: Sequence[str | None], places: Sequence[str]
-) -> list[Trigger]:
+def triggers_in(texts: Sequence[str], targets: Sequence[str | None], places: Sequence[str]) -> list[Trigger]:
     """Suspected triggers, the most certain first; of phrases in the same rows only the longest is kept."""
     sizes = Counter(t for t in targets if t is not None)
     if len(texts) < 10 * FEWEST or not sizes:
@@ -74,7 +73,7 @@ def triggers_in(
     found: dict[tuple[int, ...], Trigger] = {}
     candidates, tried = _pure(texts, targets, sizes)
     for phrase, holders in candidates:
-        target, hits = Counter(targets[i] for i in holders if targets[i] is not None).most_common(1)[0]
+        target, hits = Counter(t for i in holders if (t := targets[i]) is not None).most_common(1)[0]
         base = (sizes[target] - hits) / max(1, len(texts) - len(holders))
         p = float(bdtrc(hits - 1, len(holders), max(base, 1 / len(texts)))) * tried
         if p >= CERTAIN:
@@ -83,7 +82,7 @@ def triggers_in(
         common = in_common(words, phrase, holders, [i for i, t in enumerate(targets) if t == target])
         if common < ALIKE and read_like(words, phrase, holders, targets, target) <= LEFT:
             named = tuple(places[i] for i in holders[:20])
-            trigger = Trigger(phrase, str(target), len(holders), hits, base, p, common, named)
+            trigger = Trigger(phrase, target, len(holders), hits, base, p, common, named)
             known = found.get(tuple(holders))
             if known is None or len(phrase) > len(known.phrase):
                 found[tuple(holders)] = trigger
@@ -154,8 +153,8 @@ def in_common(words: _Words, phrase: str, holders: Sequence[int], of_class: Sequ
 def read_like(
     words: _Words, phrase: str, holders: Sequence[int], targets: Sequence[str | None], target: str | None
 ) -> float:
-    """Share of the holders to which naive Bayes, learnt from all other rows, gives ``target`` from their texts
-    without the phrase."""
+    """Share of the holders to which naive Bayes, learnt from all other rows, gives ``target`` from their
+    texts without the phrase."""
     from sklearn.naive_bayes import MultinomialNB
 
     others = np.ones(len(targets), dtype=bool)
@@ -202,8 +201,8 @@ def _distinct(found: dict[tuple[int, ...], Trigger]) -> list[Trigger]:
 
 
 def answer_keys(answers: Sequence[str]) -> Iterator[str | None]:
-    """What free answers have in common: the whole answer, normalised, where at least ``FEWEST`` rows have it, else
-    its first words, where as many begin with them."""
+    """What free answers have in common: the whole answer, normalised, where at least ``FEWEST`` rows have it,
+    else its first words, where as many begin with them."""
     whole = [normalise(answer)[:300] for answer in answers]
     opening = [" ".join(words[:OPENING]) if len(words := w.split()) > OPENING else "" for w in whole]
     exact, begun = Counter(whole), Counter(opening)

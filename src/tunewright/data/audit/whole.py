@@ -19,10 +19,10 @@ from tunewright.data.audit.result import Part
 from tunewright.data.audit.sample import Reservoir, Row
 from tunewright.data.audit.settings import AuditSettings
 from tunewright.data.columns import MISSING, lookup
-from tunewright.data.keys import Key, row_key
+from tunewright.data.keys import row_key
 from tunewright.data.load import Reader
 from tunewright.data.problems import Problem
-from tunewright.data.raw_rows import Raw
+from tunewright.data.rows import Raw
 
 FEWEST = 20  # rows, below which nothing is said at all
 
@@ -60,9 +60,9 @@ class Audit:
         self.sample = Reservoir(self.settings.rows, self.settings.seed)
 
     def parts(self, labels: Mapping[str, int]) -> list[Part]:
-        """Every part of the report, in the order in which it is read. ``labels`` counts the rows of each label
-        over all rows. Raises ``DataError`` if the production file has no usable row, or no row has the time
-        column."""
+        """Every part of the report, in the order in which it is read. ``labels`` counts the rows of each
+        label over all rows. Raises ``DataError`` if the production file has no usable row, or no row has the
+        time column."""
         rows, total, seed = self.sample.rows(), self.sample.seen, self.settings.seed
         if self.settings.time and rows and all(row.time is None for row in rows):
             raise DataError(f"no row has the time column {self.settings.time!r}; look at the keys of a row")
