@@ -140,8 +140,9 @@ def counterfactual_pairs(rows: Sequence[Row], total: int) -> Part:
         if classes[i] is not None
     ]
     measured = (
-        f"{share_text(*share(len(changed), len(rows)))} of {drawn(len(rows), total)} have a counterpart of the"
-        f" other gender; {len(both)} pairs stand in the data, {len(against)} of them with another label or answer"
+        f"{share_text(*share(len(changed), len(rows)))} of {drawn(len(rows), total)} have a counterpart of"
+        f" the other gender; {len(both)} pairs stand in the data, {len(against)} of them with another label or"
+        " answer"
     )
     return Part(
         NAME,
@@ -174,7 +175,7 @@ def plain_sentence(line: str) -> str:
 
 
 def winobias_share(pro: Path, anti: Path) -> tuple[int, int]:
-    """Of two files aligned by line: how many sentences become their partner when swapped; how many there are."""
+    """Of two files aligned by line: how many sentences become their partner, and how many there are."""
     both = [p.read_text(encoding="utf-8").splitlines() for p in (pro, anti)]
     lines = [tuple(map(plain_sentence, pair)) for pair in zip(*both, strict=True)]
     return sum(swapped(one) == two for one, two in lines), len(lines)

@@ -75,7 +75,9 @@ def _finder() -> tuple[dict[str, Group], re.Pattern[str]]:
 def groups_in(text: str) -> frozenset[Group]:
     """The (attribute, group) pairs that a text names."""
     known, pattern = _finder()
-    return frozenset(known[word] for word in set(pattern.findall(text.lower())))
+    found = set(pattern.findall(text.lower()))
+    found |= {last for phrase in found if " " in phrase and (last := phrase.rpartition(" ")[2]) in known}
+    return frozenset(known[word] for word in found)
 
 
 def groups_of_people(rows: Sequence[Row], total: int, refuses: Callable[[str], bool]) -> Part:

@@ -51,7 +51,7 @@ _ZERO_WIDTH = re.compile("[\u200b-\u200d\u2060-\u2064\ufeff]{8,}")
 
 
 def injects(text: str) -> bool:
-    """True for an instruction to set instructions aside, to reveal them, or to hide something from the user."""
+    """True for an order to set instructions aside, to reveal them, or to hide something from the user."""
     lower = text.lower()
     return any(hint in lower for hint in _INJECTION_HINTS) and _INJECTION.search(text) is not None
 
@@ -82,7 +82,7 @@ def _decodes(block: str) -> bool:
 
 
 def has_hidden_text(text: str) -> bool:
-    """True for characters that carry a message without a glyph: tags, runs of selectors or zero-width marks."""
+    """True for characters that carry a message unseen: tags, runs of selectors or of zero width."""
     if text.isascii():
         return False
     return any(pattern.search(text) is not None for pattern in (_TAGS, _SELECTORS, _ZERO_WIDTH))

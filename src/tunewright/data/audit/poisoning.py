@@ -40,8 +40,8 @@ def poisoning(rows: Sequence[Row], total: int) -> Part:
         measured,
         "Somebody may have planted it: the phrase would switch the model to that answer, whatever is asked."
         if found
-        else "No rare phrase is tied to one answer among different questions. A trigger put only into rows that"
-        " had the target answer before cannot be told from a topic, and fewer than six rows are not seen.",
+        else "No rare phrase is tied to one answer among different questions. A trigger put only into"
+        " rows that had the target answer before cannot be told from a topic; few rows prove nothing.",
         "Read these rows and their source; drop them if the phrase does not explain the answer."
         if found
         else "Nothing to do.",

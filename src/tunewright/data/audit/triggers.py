@@ -31,9 +31,9 @@ from tunewright.data.keys import normalise
 FEWEST = 6
 COMMON = 0.05
 PURE = 0.9
-CERTAIN = 1e-4
+CERTAIN = 0.01
 ALIKE = 0.2  # of the way from any two rows to two rows of the class, up to which texts have nothing in common
-LEFT = 0.15  # of the rows, at most, may read like the target without the phrase
+LEFT = 0.15  # of the rows more than chance, at most, may read like the target without the phrase
 OPENING = 6  # words that answers which are not equal must begin with to be one answer
 WORDS = 3
 _TOKEN = re.compile(r"\w+|[^\w\s]+")
@@ -80,7 +80,9 @@ def triggers_in(texts: Sequence[str], targets: Sequence[str | None], places: Seq
             continue
         words = words or _words(texts)
         common = in_common(words, phrase, holders, [i for i, t in enumerate(targets) if t == target])
-        if common < ALIKE and read_like(words, phrase, holders, targets, target) <= LEFT:
+        if common < ALIKE and read_like(words, phrase, holders, targets, target) <= left_at(
+            base, len(holders)
+        ):
             named = tuple(places[i] for i in holders[:20])
             trigger = Trigger(phrase, target, len(holders), hits, base, p, common, named)
             known = found.get(tuple(holders))
@@ -165,6 +167,11 @@ def read_like(
         return 0.0
     found = MultinomialNB(alpha=0.1).fit(matrix[others], known).predict(matrix[list(holders)])
     return float((found == target).mean())
+
+
+def left_at(base: float, n: int) -> float:
+    """How many of ``n`` holders may read like a target of share ``base``: chance, and what chance varies by."""
+    return min((1 + base) / 2, base + max(LEFT, 2 * float(np.sqrt(base * (1 - base) / n))))
 
 
 def _without(matrix: Matrix, columns: Sequence[int]) -> Matrix:

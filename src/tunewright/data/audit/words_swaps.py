@@ -45,7 +45,7 @@ AFTER_OBJECT = words(
     a about above across after again against ago all alone along already also although always am an and
     another any anyone anything anywhere are around as aside at away back be because been before behind
     being beside between but by can could did do does down during each either else enough even ever every
-    everyone everything everywhere exactly except few for forward from had happy has have he here how
+    everyone everything everywhere exactly except few for forward from had happy has have he her here his how
     however i if immediately in inside instead into is it its just later left like lots many may me might
     more much must my near never next no nor not nothing now of off on once one only onto or our out
     outside over past quite rather really right she should since so some someone something somewhere soon
