@@ -20,6 +20,8 @@ from tunewright.core import events
 from tunewright.core.config import Section, settings_of
 from tunewright.core.errors import ConfigError, TunewrightError
 from tunewright.core.paths import RunDir
+from tunewright.data.pipeline import Prepared, write
+from tunewright.data.redact.queue import decide
 from tunewright.engine import updates
 from tunewright.engine.lanes import Lanes
 from tunewright.engine.plan import Planned, micro_batches, steps_in_order
@@ -160,6 +162,7 @@ def test_every_setting_is_read_by_a_run(place, monkeypatch):
             evaluate__shots=1,
             output__final="merged",
             train__stop__metric="exact_match",
+            data__prepare__compare__near="group",
         )
     )
     small_train(place.values(**{"adapt.method": "full", "data.split.test": 0.0}))
@@ -439,6 +442,65 @@ def test_split_shares_and_group(place):
     assert straddling() == {None}
 
 
+def test_split_time(place):
+    rows = [{**row, "on": f"2024-01-{1 + i:02}"} for i, row in enumerate(chats(30))]
+    dated = write_rows(place.folder / "dated.jsonl", rows)
+    _, parts = ready(place.values(data__train=str(dated), data__split__time="on", data__split__test=0.1))
+    assert [e.meta.line for e in parts.splits.test] == [28, 29, 30]
+
+
+def chat(question: str, answer: str) -> dict[str, Any]:
+    turns = (("user", question), ("assistant", answer))
+    return {"messages": [{"role": role, "content": text} for role, text in turns]}
+
+
+def test_prepare_clean_redact_and_decisions(place, monkeypatch):
+    monkeypatch.setenv("TUNEWRIGHT_HOME", str(place.folder / "home"))
+    row = chat("Say it to jane.roe@mail.example.org or 020 7946 0958 now.", "cafÃ© â€“ naÃ¯ve")
+    messy = write_rows(place.folder / "messy.jsonl", [*chats(30), row])
+    values = {
+        "data__train": str(messy),
+        "data__prepare__clean": {},
+        "data__prepare__redact": {"action": "mask"},
+    }
+
+    def texts(**more: Any) -> tuple[str, Prepared]:
+        prepared = prepare_rows(resolve(None, None, place.values(**values, **more)).recipe)
+        rows = [e for side in (prepared.train, prepared.validation, prepared.test) for e in side]
+        return str([m.content for e in rows if e.meta.line == 31 for m in e.messages]), prepared
+
+    text, prepared = texts()
+    assert "café – naïve" in text and "[EMAIL]" in text and "020 7946 0958" in text
+    directory = place.folder / "decided"
+    write(prepared, directory)
+    [question] = prepared.found["review"]
+    decide(directory, question["id"], "mask")
+    text, _ = texts(data__prepare__decisions=str(directory))
+    assert "[PHONE]" in text and "020 7946 0958" not in text
+
+
+def test_prepare_compare(place):
+    words = (
+        "one two three four five six seven eight nine ten eleven twelve is a row of words to be said aloud"
+    )
+    exam = write_rows(place.folder / "exam.jsonl", [chat(f"Which of these is long: {words}?", "x")])
+    rows = [chat("say it", words), chat("say it", f"{words} now")]
+    rows += [chat("What happens to you if you eat watermelon seeds?", "nothing")]
+    rows += [chat(f"Which of these is long: {words}?", "this one")]
+    file = write_rows(place.folder / "alike.jsonl", [*chats(30), *rows])
+
+    def reasons(**compare: Any) -> set[str]:
+        values = {f"data__prepare__compare__{name}": value for name, value in compare.items()}
+        recipe = resolve(None, None, place.values(data__train=str(file), **values)).recipe
+        return {p.reason for p in prepare_rows(recipe).rejected} - {"duplicate"}
+
+    assert reasons() == set()
+    assert reasons(near="drop", threshold=0.8) == {"near_duplicate"}
+    assert reasons(near="drop", threshold=0.99) == set()
+    assert reasons(benchmarks={"exam": str(exam)}) == {"contaminated"}
+    assert reasons(known="drop") == {"contaminated"}
+
+
 def test_files_for_validation_and_test(place):
     rows = chats(60)
     validation = write_rows(place.folder / "validation.jsonl", rows[40:47])
@@ -545,6 +607,18 @@ def test_baselines_level_final_and_dir_of_a_whole_run(place):
 
 TESTED: dict[Callable[..., None], tuple[str, ...]] = {
     test_micro_tokens_changes_how_but_not_what: ("train.micro_tokens",),
+    test_split_time: ("data.split.time",),
+    test_prepare_clean_redact_and_decisions: (
+        "data.prepare.clean",
+        "data.prepare.redact",
+        "data.prepare.decisions",
+    ),
+    test_prepare_compare: (
+        "data.prepare.compare.near",
+        "data.prepare.compare.threshold",
+        "data.prepare.compare.benchmarks",
+        "data.prepare.compare.known",
+    ),
     test_method_rank_and_targets: (
         "adapt.method",
         "adapt.rank",

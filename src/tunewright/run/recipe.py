@@ -15,6 +15,9 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 from tunewright.adapt.options.table import options_of as adapt_options
 from tunewright.core.config import Section, build, settings_of
 from tunewright.core.settings import Auto, Positive, Rate, Settings, Share, shorthand
+from tunewright.data.clean.settings import CleanSettings
+from tunewright.data.preparing.settings import CompareSettings
+from tunewright.data.redact.settings import RedactSettings
 from tunewright.objectives.options.table import options_of as objective_options
 from tunewright.run.yaml_text import parse_override, read_yaml
 
@@ -47,6 +50,9 @@ class SplitSection(Settings):
     test: Share = Field(0.1, description="Share of rows for the one final test.")
     group: str | None = Field(
         None, description="Key of each row; rows with the same value stay on the same side."
+    )
+    time: str | None = Field(
+        None, description="Key with the time of a row: the latest rows test, those before them validate."
     )
 
     @model_validator(mode="after")
@@ -83,6 +89,21 @@ class MixSection(Settings):
         return {"weight": value} if isinstance(value, (int, float)) else value
 
 
+class PrepareSection(Settings):
+    """What is done to rows before they are divided; nothing, unless it is asked for. See docs/data.md."""
+
+    clean: CleanSettings | None = Field(None, description="Mending of texts, e.g. {} for what is usual.")
+    redact: RedactSettings | None = Field(
+        None, description="Search for personal data and secrets, e.g. {action: mask}."
+    )
+    decisions: str | None = Field(
+        None, description="Prepared directory whose decisions (data review) are obeyed."
+    )
+    compare: CompareSettings = Field(
+        CompareSettings(), description="Near-duplicates and items of benchmarks."
+    )
+
+
 class DataSection(Settings):
     """What to learn from."""
 
@@ -100,6 +121,7 @@ class DataSection(Settings):
         description="Files to mix in for training, e.g. {general.jsonl: {weight: 0.2, cap: 2000}}; see"
         " docs/mixtures.md.",
     )
+    prepare: PrepareSection = Field(PrepareSection(), description="What is done to rows beforehand.")
     split: SplitSection = Field(SplitSection(), description="Shares and grouping of the split.")
     columns: dict[str, str | dict[str, str]] | None = Field(
         None,

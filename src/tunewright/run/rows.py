@@ -24,11 +24,16 @@ from tunewright.run.task_files import files_of
 def prepare_rows(recipe: Recipe) -> Prepared:
     """Read, check, deduplicate and split what the recipe names, and mix in; rows of all tasks together."""
     data, files = recipe.data, files_of(recipe)
-    shares = SplitSettings(validation=data.split.validation, test=data.split.test, seed=recipe.train.seed)
+    own = data.split
+    shares = SplitSettings(validation=own.validation, test=own.test, seed=recipe.train.seed, time=own.time)
     settings = PrepareSettings(
         columns=files.columns,
         group=data.split.group,
         split=shares,
+        clean=data.prepare.clean,
+        redact=data.prepare.redact,
+        decisions=data.prepare.decisions,
+        compare=data.prepare.compare,
         tasks=files.tasks,
         task_columns=files.task_columns,
     )
