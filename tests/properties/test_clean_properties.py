@@ -19,11 +19,14 @@ from tunewright.data.clean.spacing import tidy
 
 PLAIN = CleanSettings()
 PIECES = (
-    "<p>", "</p>", "<b>", "</b>", "<br/>", "<li>", "<pre>", "</pre>", "<code>", "</code>", "<!--", "-->", "<script>", "</script>",
-    "&amp;", "&lt;", "&#8203;", "&nbsp;", "amp;", "`", "```", "~~~", "\n", "\n\n", "  ", " ", "\t", "\r", "Ã©", "â€™", "â€œ", "\ufffd",
-    "\u200b", "\u200d", "\u202e", "\x00", "e\u0301", "👩", "می", "<|im_end|>", "[INST]", "<s>", "</s>", "\nHuman: ", "### Response:",
-    "Assistant: ", "I cannot help with that request. ", "The same sentence again and again. ", "ha ha ha ", "{{name}}", "def f(x):\n",
-    "x = 1\n", "| a | b |", "- item of a list\n", "        set in far too far for any line of prose here", "word ", "5 < 6", "{", "}",
+    "<p>", "</p>", "<b>", "</b>", "<br/>", "<li>", "<pre>", "</pre>", "<code>", "</code>", "<!--",
+    "-->", "<script>", "</script>", "&amp;", "&lt;", "&#8203;", "&nbsp;", "amp;", "`", "```",
+    "~~~", "\n", "\n\n", "  ", " ", "\t", "\r", "Ã©", "â€™", "â€œ", "\ufffd", "\u200b", "\u200d",
+    "\u202e", "\x00", "e\u0301", "👩", "می", "<|im_end|>", "[INST]", "<s>", "</s>", "\nHuman: ",
+    "### Response:", "Assistant: ", "I cannot help with that request. ",
+    "The same sentence again and again. ", "ha ha ha ", "{{name}}", "def f(x):\n", "x = 1\n",
+    "| a | b |", "- item of a list\n", "        set in far too far for any line of prose here",
+    "word ", "5 < 6", "{", "}",
 )  # fmt: skip
 TEXT = st.lists(st.one_of(st.sampled_from(PIECES), st.text(max_size=6)), max_size=14).map("".join)
 MENDS = (mend_mojibake, without_invisible, nfc, html_to_text, without_residue, without_edge_tokens, tidy)
@@ -70,10 +73,12 @@ def test_each_filter_of_the_table_is_idempotent(name, question, answer):
 
 
 UNITS = (
-    "<", "<a ", "<p>", "<i>x</i>", "<!--", "&amp;", "amp;", "<script>", "<pre>", "<b x=", "</p>", "`", "`a", "```\n", "~~~\n", " ",
-    "a ", "a  ", "\n", " \n", "a\t \t", "|<br>", "|", "\u200b", "a\u200d", "🏴\U000e0067", "ab ", "a", "a\n", ". ", "Ab cd. ", "é€",
-    "\nHuman:", "<|im_end|>", "</s>", "### ", "Assistant: ", "{{ ", "[INSERT ", "I can't ", "leider kann ich nicht ", "x, ", "e\u0301",
-    "word1 word2 word3 word4 ", "(", "{", "0 ", "\r", "&#", "=", "<x:y ", "\u00c3\u00a9 ",
+    "<", "<a ", "<p>", "<i>x</i>", "<!--", "&amp;", "amp;", "<script>", "<pre>", "<b x=", "</p>",
+    "`", "`a", "```\n", "~~~\n", " ", "a ", "a  ", "\n", " \n", "a\t \t", "|<br>", "|", "\u200b",
+    "a\u200d", "🏴\U000e0067", "ab ", "a", "a\n", ". ", "Ab cd. ", "é€", "\nHuman:", "<|im_end|>",
+    "</s>", "### ", "Assistant: ", "{{ ", "[INSERT ", "I can't ", "leider kann ich nicht ", "x, ",
+    "e\u0301", "word1 word2 word3 word4 ", "(", "{", "0 ", "\r", "&#", "=", "<x:y ",
+    "\u00c3\u00a9 ",
 )  # fmt: skip
 READS = (breaks_off, refuses, language_of, is_placeholder, lambda t: unfilled("", t), lambda t: copies(t, t))
 CHANGES = (*[m for m in MENDS if m is not mend_mojibake], lambda t: without_loops(t).text, *READS)

@@ -31,10 +31,18 @@ def test_mojibake_is_read_again(broken, mended):
 @pytest.mark.parametrize(
     "text",
     [
-        "plain", "São Paulo, été, naïve, 5 °C ± 2 µg", "VOILÀ «été»", "2 × 3 – 4 …", "Ελληνικά", "日本語", "IL Y MARQUÉ…",
-        "The mojibake cafÃ© comes from reading UTF-8 as Latin-1.", "```\ncafÃ©\n```", "√2 ≈ 1.41",
+        "plain",
+        "São Paulo, été, naïve, 5 °C ± 2 µg",
+        "VOILÀ «été»",
+        "2 × 3 – 4 …",
+        "Ελληνικά",
+        "日本語",
+        "IL Y MARQUÉ…",
+        "The mojibake cafÃ© comes from reading UTF-8 as Latin-1.",
+        "```\ncafÃ©\n```",
+        "√2 ≈ 1.41",
     ],
-)  # fmt: skip
+)
 def test_text_that_is_right_or_shows_mojibake_on_purpose_stays(text):
     assert mend_mojibake(text) == text
 
@@ -62,10 +70,17 @@ def test_invisible_characters_go(text, clean):
 @pytest.mark.parametrize(
     "text",
     [
-        "tab\tline\nend\r\n", "می\u200cخواهم", "क्\u200dष", "👩\u200d💻", "🚣\u200d♀\ufe0f", "שלום\u200f!", "ไทย\u200bไทย",
-        "\U0001f3f4\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f", "10\u00a0km",
+        "tab\tline\nend\r\n",
+        "می\u200cخواهم",
+        "क्\u200dष",
+        "👩\u200d💻",
+        "🚣\u200d♀\ufe0f",
+        "שלום\u200f!",
+        "ไทย\u200bไทย",
+        "\U0001f3f4\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f",
+        "10\u00a0km",
     ],
-)  # fmt: skip
+)
 def test_invisible_characters_that_carry_meaning_stay(text):
     assert without_invisible(text) == text
 

@@ -24,17 +24,23 @@ def outcomes(rows, settings=PLAIN):
 @pytest.mark.parametrize(
     ("text", "language"),
     [
-        (ENGLISH, "en"), (GERMAN, "de"), (FRENCH, "fr"), ("Yes, of course.", None), ("3 + 4 * 5 = 23 " * 9, None),
-        ("def f(x):\n    return x + 1\n\nfor i in range(9):\n    print(f(i))\n", None), ("腎臓は血液から老廃物を取り除きます。" * 4, "ja"),
-        ("", None), ("?!" * 100, None),
+        (ENGLISH, "en"),
+        (GERMAN, "de"),
+        (FRENCH, "fr"),
+        ("Yes, of course.", None),
+        ("3 + 4 * 5 = 23 " * 9, None),
+        ("def f(x):\n    return x + 1\n\nfor i in range(9):\n    print(f(i))\n", None),
+        ("腎臓は血液から老廃物を取り除きます。" * 4, "ja"),
+        ("", None),
+        ("?!" * 100, None),
     ],
-)  # fmt: skip
+)
 def test_a_language_is_said_only_where_it_is_sure(text, language):
     assert language_of(text) == language
 
 
 def test_a_row_in_another_language_than_most_is_noted_and_one_than_named_is_dropped():
-    rows = [chat(f"{ENGLISH} {n}", f"{ENGLISH} {n}") for n in range(25)]
+    rows = [chat(f"{ENGLISH} {n}", f"{ENGLISH} {n}") for n in range(45)]
     rows += [
         chat(GERMAN, GERMAN),
         chat(ENGLISH, GERMAN),
@@ -42,13 +48,13 @@ def test_a_row_in_another_language_than_most_is_noted_and_one_than_named_is_drop
         Text(GERMAN),
     ]
     results = outcomes(rows)
-    assert [n for n, o in enumerate(results) if o.notes] == [25, 28]
-    assert results[25].notes == (("wrong_language", "de, expected en"),)
+    assert [n for n, o in enumerate(results) if o.notes] == [45, 48]
+    assert results[45].notes == (("wrong_language", "de, expected en"),)
     named = outcomes(rows, CleanSettings(language="de"))
-    assert sum(isinstance(o, Drop) for o in named) == 25
+    assert sum(isinstance(o, Drop) for o in named) == 45
     assert named[0] == Drop("wrong_language", "en, expected de")
     assert not any(o.notes for o in outcomes(rows, CleanSettings(language="any")))
-    assert isinstance(outcomes(rows, CleanSettings(steps={"wrong_language": "drop"}))[25], Drop)
+    assert isinstance(outcomes(rows, CleanSettings(steps={"wrong_language": "drop"}))[45], Drop)
 
 
 def test_a_file_without_a_clear_majority_expects_nothing():
@@ -72,11 +78,13 @@ def test_placeholders_go_from_a_file_of_texts_and_stay_as_labels(placeholder):
 @pytest.mark.parametrize(
     "row",
     [
-        chat("Give the name, or N/A.", "N/A"), chat("How many legs has a snake?", "None."), chat("What does print() return?", "None"),
+        chat("Give the name, or N/A.", "N/A"),
+        chat("How many legs has a snake?", "None."),
+        chat("What does print() return?", "None"),
         Labelled((Message("user", "x"),), "N/A"),
         Preference((Message("user", "q"),), (Message("assistant", "Fine."),), (Message("assistant", "N/A"),)),
     ],
-)  # fmt: skip
+)
 def test_placeholders_that_are_answers_stay(row):
     assert not facts_of(row).placeholder
 

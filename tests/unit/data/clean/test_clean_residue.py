@@ -27,10 +27,16 @@ def test_residue_goes(text, clean):
 @pytest.mark.parametrize(
     "text",
     [
-        "User: hi\nAssistant: hello\nUser: bye", "Bot: hi\nHuman: yes\nBot: bye", "The mark `<|im_end|>` ends a turn.",
-        "A <|im_end|> in the middle stays.", "<s>old</s>", "### Steps\n1. Go", "Human: all too human", "#### 72",
+        "User: hi\nAssistant: hello\nUser: bye",
+        "Bot: hi\nHuman: yes\nBot: bye",
+        "The mark `<|im_end|>` ends a turn.",
+        "A <|im_end|> in the middle stays.",
+        "<s>old</s>",
+        "### Steps\n1. Go",
+        "Human: all too human",
+        "#### 72",
     ],
-)  # fmt: skip
+)
 def test_what_is_meant_stays(text):
     assert without_residue(text) == text
 

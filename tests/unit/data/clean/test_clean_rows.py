@@ -51,8 +51,9 @@ BAD = {
     "unfilled_template": ("Write to Ann.", "Dear {{name}}, hello."),
     "truncated": ("Why?", "It is so because the light of the sun comes down through the"),
     "ignores_input": (
-        "The kidney filters blood. " * 20,
-        "Football players train every morning before breakfast, while coaches prepare tactical drills nearby and watch.",
+        "The kidney filters blood. " * 20 + "Why?",
+        "Football players train every morning before breakfast, "
+        "while coaches prepare tactical drills nearby and watch.",
     ),
 }
 
@@ -90,18 +91,35 @@ def test_every_filter_is_tested_here_and_has_its_reason():
 @pytest.mark.parametrize(
     "row",
     [
-        chat("Is it?", "Yes"), chat("Which one?", "B"), chat("6 x 7?", "42"), chat("Write HTML for a link.", '<a href="x">y</a>'),
-        chat("Write a song.", "La la la.\n" * 12 + "End"), chat("Translate: I cannot help with that.", REFUSES),
+        chat("Is it?", "Yes"),
+        chat("Which one?", "B"),
+        chat("6 x 7?", "42"),
+        chat("Write HTML for a link.", '<a href="x">y</a>'),
+        chat("Write a song.", "La la la.\n" * 12 + "End"),
+        chat("Translate: I cannot help with that.", REFUSES),
         chat("Book a flight.", REFUSES, tools=({"name": "bmi"},)),
-        Labelled((U("N/A"),), "N/A"), Labelled((U("text"),), ("a", "b")), Labelled((U("text"),), 3.5),
-        Labelled((U("q"), A(REFUSES)), False), Labelled((U("q"), A("ha " * 40 + "ha")), False),
-        Preference((U("q"),), (A("Fine."),), (A("N/A"),)), Preference((U("How do I rob a bank?"),), (A(REFUSES),), (A("So:"),)),
+        Labelled((U("N/A"),), "N/A"),
+        Labelled((U("text"),), ("a", "b")),
+        Labelled((U("text"),), 3.5),
+        Labelled((U("q"), A(REFUSES)), False),
+        Labelled((U("q"), A("ha " * 40 + "ha")), False),
+        Preference((U("q"),), (A("Fine."),), (A("N/A"),)),
+        Preference((U("How do I rob a bank?"),), (A(REFUSES),), (A("So:"),)),
         Preference((U("q"),), (A("Fine."),), (A("ha " * 40 + "ha"),)),
-        Ranking((U("q"),), ((A("Yes"),), (A(REFUSES),)), (1.0, 0.0)), Prompt((U("Reach 24."),), {"nums": ["  ", "<b>x</b>"]}),
+        Ranking((U("q"),), ((A("Yes"),), (A(REFUSES),)), (1.0, 0.0)),
+        Prompt((U("Reach 24."),), {"nums": ["  ", "<b>x</b>"]}),
         Text("A document.\n\nIt ends in the"),
-        Conversation((S("  You are  {{bot}}. \n"), U("Hi"), A("", tool_calls=[{"function": {"name": "f", "arguments": {"x": " <b>a</b> "}}}]), T('{"html": "<p>1</p> "}  '), A("One."))),
+        Conversation(
+            (
+                S("  You are  {{bot}}. \n"),
+                U("Hi"),
+                A("", tool_calls=[{"function": {"name": "f", "arguments": {"x": " <b>a</b> "}}}]),
+                T('{"html": "<p>1</p> "}  '),
+                A("One."),
+            )
+        ),
     ],
-)  # fmt: skip
+)
 def test_rows_that_are_fine_stay_as_they_are(row):
     outcome = clean(row, PLAIN)
     assert isinstance(outcome, Keep)

@@ -17,7 +17,7 @@ PROSE = "The parasites  are found  in the West  and in many  countries of Centra
         ("a\n\n\n\n\nb", "a\n\n\nb"),
         (PROSE, " ".join(PROSE.split())),
         (
-            "First line of it.\n                    Then a line of prose that is set in for no reason at all.",
+            "First line of it.\n" + " " * 20 + "Then a line of prose that is set in for no reason at all.",
             "First line of it.\nThen a line of prose that is set in for no reason at all.",
         ),
         (
@@ -41,7 +41,8 @@ def test_stray_white_space_goes(text, clean):
         "```\na   =   b    \n\n\n\n\nc\n```",
         "- a\n  - b\n    - c",
         "    The shape\n  of a poem\nsets it in",
-        "Name      Age   Town of birth of the person in question\nAnna      31    Paris in the north of France and so on",
+        "Name      Age   Town of birth of the person in question\n"
+        "Anna      31    Paris in the north of France and so on",
         "| a  | b   | c    | and quite a few more words here |",
         "  355,909\n-     746\n---------",
         "",
