@@ -1,4 +1,4 @@
-"""``docs/clean.md`` is true: its table has the filters and their steps, its example runs, its reasons are RULES."""
+"""``docs/clean.md`` is true: its filters and reasons are those of the code, and its example runs."""
 
 import re
 from pathlib import Path
