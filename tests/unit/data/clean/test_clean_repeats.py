@@ -36,6 +36,7 @@ def test_loops_are_cut(text, cut):
         LONG,
         "0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0",
         "Hello my friend! Hello my friend!",
+        "First of all. I will go home now. I will go home now. Then I sleep.",
         "Row, row, row your boat",
         "| - | - | - |\n" * 6,
         "```\n" + "step(1, 2, 3, 4)\n" * 9 + "```",

@@ -28,6 +28,7 @@ def test_residue_goes(text, clean):
     "text",
     [
         "User: hi\nAssistant: hello\nUser: bye",
+        "Assistant: hi\nUser: hello\nAssistant: bye",
         "Bot: hi\nHuman: yes\nBot: bye",
         "The mark `<|im_end|>` ends a turn.",
         "A <|im_end|> in the middle stays.",
