@@ -130,7 +130,7 @@ def counted(facts: Iterable[Facts]) -> Counts:
 def decide(counts: Counts, settings: CleanSettings) -> Found:
     """What the file is, from the counts of all its rows."""
     boilerplate = frozenset(key for key, rows in counts.answers.items() if rows >= settings.boilerplate)
-    labels = counts.brief >= LABELS_SHARE * counts.answered
+    labels = counts.answered > 0 and counts.brief >= LABELS_SHARE * counts.answered
     return Found(_expected(counts.languages, settings), boilerplate, labels)
 
 

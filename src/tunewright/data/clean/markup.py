@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import html
 import re
+import sys
+from bisect import bisect_right
 from html.entities import html5
 
 from tunewright.data.clean.code import outside_code
@@ -35,6 +37,7 @@ _TAG = re.compile(
     r"((?:\s++[A-Za-z_:@][\w:.-]*+\s*+=\s*+(?:\"[^\"<>]*+\"|'[^'<>]*+'|[^\s\"'<>=`]++))*+)\s*+(/?)>"
 )
 _ELEMENT = re.compile(r"<(/?)([A-Za-z][\w.:-]{0,60}+)(?:\s[^<>]{0,300}+)?/?>")
+_TABLE_LINE = re.compile(r"^[ \t]{0,12}+\|.*$", re.MULTILINE)  # a line end would break it
 _ITEM_ALONE = re.compile(r"^(-|\d{1,4}\.)\n{1,4}(?=[^\s-])", re.MULTILINE)
 _ENTITY = re.compile(r"&(?:amp;|#38;|#x26;)*(#\d{1,7}|#[xX][0-9A-Fa-f]{1,6}|[A-Za-z][A-Za-z0-9]{1,24});")
 _SHOWN_TAG = re.compile(r"&(?:amp;)*lt;[/!?A-Za-z]")
@@ -120,11 +123,12 @@ def _markup_in(text: str) -> frozenset[str] | None:
 
 
 def _without_tags(text: str, tags: frozenset[str]) -> str:
+    tables = [m.span() for m in _TABLE_LINE.finditer(text)] if "|" in text else []
     numbers: list[int] = []  # of the items so far in each list that is open; -1 where they have no numbers
 
     def seen(match: re.Match[str]) -> str:
         name, end = match[2].lower(), bool(match[1])
-        if name not in tags or _in_table(match):
+        if name not in tags or _inside(tables, match.start()):
             return match[0]
         if name in ("ol", "ul"):
             _open_or_close(numbers, name, end)
@@ -156,10 +160,10 @@ def _respaced(text: str) -> str:
     return re.sub(r"\n{3,}", "\n\n", re.sub(r"[ \t]{2,}", " ", text)).strip()
 
 
-def _in_table(match: re.Match[str]) -> bool:
-    """Inside a row of a Markdown table, which a line end would break."""
-    text = match.string
-    return text[text.rfind("\n", 0, match.start()) + 1 :][:12].lstrip().startswith("|")
+def _inside(spans: list[tuple[int, int]], position: int) -> bool:
+    """Whether ``position`` lies in one of the spans, which are in order."""
+    n = bisect_right(spans, (position, sys.maxsize)) - 1
+    return n >= 0 and position < spans[n][1]
 
 
 def _without_hidden(text: str) -> str:

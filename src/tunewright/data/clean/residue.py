@@ -43,20 +43,21 @@ def without_edge_tokens(text: str) -> str:
     return outside_code(text, _without_edges) if _may_hold_tokens(text) else text
 
 
-def _without_edges(text: str) -> str:
+def _without_edges(text: str, heads: tuple[str, ...] = ()) -> str:
+    """``text`` between the tokens at its ends; ``heads`` count as tokens at its start."""
     end = _end_before_tokens(text)
-    start = _start_after_tokens(text, end)
+    start = _start_after_tokens(text, end, (*TOKENS, *heads))
     if end == len(text) and start == 0:
         return text
     return text[start:end]
 
 
 def _end_before_tokens(text: str) -> int:
-    end = len(text)
+    end, struck = len(text), text.find("<s>")  # the HTML tag for text that is struck out
     while True:
         bare = _without_space_at_end(text, end)
         token = next((t for t in TOKENS if text.endswith(t, 0, bare)), None)
-        if token is None or (token in ("<s>", "</s>") and "<s>" in text[: bare - len(token)]):
+        if token is None or (token in ("<s>", "</s>") and 0 <= struck < bare - len(token)):
             return end
         end = _without_space_at_end(text, bare - len(token))
 
@@ -67,12 +68,12 @@ def _without_space_at_end(text: str, end: int) -> int:
     return end
 
 
-def _start_after_tokens(text: str, end: int) -> int:
-    start = 0
+def _start_after_tokens(text: str, end: int, tokens: tuple[str, ...]) -> int:
+    start, struck = 0, text.rfind("</s>", 0, end)
     while True:
         bare = _without_space_at_start(text, start, end)
-        token = next((t for t in TOKENS if text.startswith(t, bare, end)), None)
-        if token is None or (token == "<s>" and "</s>" in text[bare:end]):
+        token = next((t for t in tokens if text.startswith(t, bare, end)), None)
+        if token is None or (token == "<s>" and struck > bare):
             return start
         start = _without_space_at_start(text, bare + len(token), end)
         if token in _HEAD_TOKENS:
@@ -100,16 +101,11 @@ def _may_hold_tokens(text: str) -> bool:
 
 
 def _answer_alone(text: str) -> str:
-    text = _without_edges(text)
     cut = _NEXT_TURN.search(text)
     if cut is not None and text[: cut.start()].strip() and not _SPEAKER.search(text, 0, cut.start()):
-        text = _without_edges(text[: cut.start()].rstrip())
-    bare = text.lstrip()
-    head = next((h for h in _ANSWER_HEADS if bare.startswith(h)), None)
-    while head is not None and len(_SPEAKER.findall(bare)) < 2:
-        bare = text = _without_edges(bare[len(head) :].lstrip())
-        head = next((h for h in _ANSWER_HEADS if bare.startswith(h)), None)
-    return text
+        text = text[: cut.start()].rstrip()
+    speakers = 0 if ":" not in text else len(_SPEAKER.findall(text))
+    return _without_edges(text, _ANSWER_HEADS if speakers < 2 else ())
 
 
 def unfilled(question: str, answer: str) -> bool:

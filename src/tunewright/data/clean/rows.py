@@ -53,7 +53,10 @@ def _once(example: Example, settings: CleanSettings) -> Outcome:
 
 
 def _first_of_each(changes: list[Change]) -> list[Change]:
-    return list(dict(reversed(changes)).items())[::-1]
+    first: dict[str, str] = {}
+    for reason, detail in changes:
+        first.setdefault(reason, detail)
+    return list(first.items())
 
 
 def _still_whole(example: Example) -> Example | Drop:
