@@ -44,8 +44,8 @@ class Topic:
 
 
 def topics_of(one: Sequence[str], two: Sequence[str], seed: int = 0) -> list[Topic]:
-    """Topics whose shares differ certainly (Holm over all topics, ``CERTAIN``) and by half or more, the largest gap
-    first. Clusters are found without knowing the side of a text, so the test is fair."""
+    """Topics whose shares differ certainly (Holm over all topics, ``CERTAIN``) and by half or more, largest
+    gap first. Clusters are found without knowing the side of a text, so the test is fair."""
     from sklearn.cluster import KMeans
 
     count = max(2, min(MOST, min(len(one), len(two)) // TEXTS_PER_TOPIC))
