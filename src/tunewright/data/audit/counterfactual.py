@@ -141,8 +141,8 @@ def counterfactual_pairs(rows: Sequence[Row], total: int) -> Part:
     ]
     measured = (
         f"{share_text(*share(len(changed), len(rows)))} of {drawn(len(rows), total)} have a counterpart of"
-        f" the other gender; {len(both)} pairs stand in the data, {len(against)} of them with another label or"
-        " answer"
+        f" the other gender; {len(both)} pairs stand in the data, {len(against)} of them with another"
+        " label or answer"
     )
     return Part(
         NAME,

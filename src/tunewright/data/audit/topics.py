@@ -16,6 +16,7 @@ from tunewright.data.audit.result import share_text
 TEXTS_PER_TOPIC = 40
 MOST = 12
 WIDTH = 40
+CERTAIN = 0.001  # after correction
 RATIO = 1.5  # of the two shares, from which a topic is worth a word
 WORDS = 4
 _WORD = re.compile(r"[^\W\d_]{3,}")
@@ -43,8 +44,8 @@ class Topic:
 
 
 def topics_of(one: Sequence[str], two: Sequence[str], seed: int = 0) -> list[Topic]:
-    """Topics whose shares differ certainly (Holm over all topics, 0.01) and by half or more, the largest gap
-    first. Clusters are found without knowing the side of a text, so the test is fair."""
+    """Topics whose shares differ certainly (Holm over all topics, ``CERTAIN``) and by half or more, largest
+    gap first. Clusters are found without knowing the side of a text, so the test is fair."""
     from sklearn.cluster import KMeans
 
     count = max(2, min(MOST, min(len(one), len(two)) // TEXTS_PER_TOPIC))
@@ -60,7 +61,7 @@ def topics_of(one: Sequence[str], two: Sequence[str], seed: int = 0) -> list[Top
     found = []
     for c, ((second, first), (gap, _), p) in enumerate(zip(counts, tests, adjusted, strict=True)):
         weight = ((second + 0.5) / (sizes[1] + 1)) / ((first + 0.5) / (sizes[0] + 1))
-        if p < 0.01 and max(weight, 1 / weight) >= RATIO:
+        if p < CERTAIN and max(weight, 1 / weight) >= RATIO:
             found.append(Topic(words[c], first / sizes[0], second / sizes[1], weight, gap, p))
     return sorted(found, key=lambda t: (-abs(t.difference.value), t.words))
 

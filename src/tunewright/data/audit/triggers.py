@@ -170,7 +170,7 @@ def read_like(
 
 
 def left_at(base: float, n: int) -> float:
-    """How many of ``n`` holders may read like a target of share ``base``: chance, and what chance varies by."""
+    """The share of ``n`` holders that may read like a target of share ``base``: chance and its spread."""
     return min((1 + base) / 2, base + max(LEFT, 2 * float(np.sqrt(base * (1 - base) / n))))
 
 

@@ -112,8 +112,8 @@ def labelled_rows(count, seed=0, words=("card", "rate")):
     rng = random.Random(seed)
     said = ["please", "my", "the", "is", "a", "can", "you", "help", "how", "when", "what", "today"]
     return [
-        {"text": f"{words[i % 2]} {' '.join(rng.choices(said, k=6))} {i}", "label": words[i % 2],
-         "made": {"at": f"2024-{1 + i * 11 // count:02d}-01"}}
+        {"text": f"{words[i % 2]} {' '.join(rng.choices(said, k=6))} {i * 7919 % 1000:03d}",
+         "label": words[i % 2], "made": {"at": f"2024-{1 + i * 11 // count:02d}-01"}}
         for i in range(count)
     ]  # fmt: skip
 

@@ -79,6 +79,17 @@ def test_no_difference_gives_no_alarm_more_often_than_stated():
     assert alarms <= 3
 
 
+def test_many_comparisons_are_paid_for():
+    def made(seed):
+        rng = random.Random(seed)
+        texts = (f"{('she', 'he')[i % 2]} asks {i}" for i in range(600))
+        return [Row(i, i, f"a:{i}", t, "", f"k{rng.randrange(10)}", "labelled") for i, t in enumerate(texts)]
+
+    parts = [groups_of_people(made(seed), 600, refuses) for seed in range(30)]
+    assert parts[0].details["comparisons"] == 10
+    assert sum(part.verdict == "look" for part in parts) <= 4
+
+
 def test_refusals_and_abuse_of_one_group_are_found():
     made = []
     for i in range(120):
