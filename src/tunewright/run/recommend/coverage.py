@@ -23,6 +23,7 @@ from tunewright.data.keys import answer_of, texts_of
 Array = NDArray[np.float64]
 ROWS = 500  # rows of each data set that are looked at
 DIMENSIONS = 64
+BUCKETS = 2**15  # words are hashed to so many
 CHANCE = 0.99  # share of all pairs of rows that are less alike than what may be called near
 CHARACTERS = 4000  # of a text that are read
 
@@ -72,7 +73,7 @@ def coverages(
 def embedded(texts: Sequence[str], seed: int) -> Array:
     """Unit vectors (texts, at most ``DIMENSIONS``); a text without words is the zero vector."""
     words = make_pipeline(
-        HashingVectorizer(n_features=2**18, alternate_sign=False, norm=None, stop_words="english"),
+        HashingVectorizer(n_features=BUCKETS, alternate_sign=False, norm=None, stop_words="english"),
         TfidfTransformer(sublinear_tf=True),
     ).fit_transform([text[:CHARACTERS] for text in texts])
     size = min(DIMENSIONS, len(texts) - 1)

@@ -30,7 +30,7 @@ def placed(laps: Sequence[Lap], seed: int) -> list[Lap]:
     """``laps``, which come in the order of their gradients, in the order of what was measured.
 
     Two change places only where the paired interval of their losses excludes zero: where the race cannot
-    tell, the order of the gradients stands.
+    tell, the order of the gradients stands. What was measured to do harm comes last.
     """
     order: list[Lap] = []
     for lap in laps:
@@ -38,7 +38,11 @@ def placed(laps: Sequence[Lap], seed: int) -> list[Lap]:
         while place and ahead(lap, order[place - 1], seed).low > 0:
             place -= 1
         order.insert(place, lap)
-    return order
+    return sorted(order, key=_harms)
+
+
+def _harms(lap: Lap) -> bool:
+    return lap.gain.high < 0
 
 
 def ahead(one: Lap, other: Lap, seed: int) -> Difference:
@@ -52,7 +56,7 @@ def advice(order: Sequence[Lap], names: Sequence[str], seed: int) -> Advice:
         reason = "nothing was raced (--finalists 0), so no gain was measured; the order is that of the gradients"
         return Advice("CAN'T TELL", names[0], f"{reason}.")
     best = order[0]
-    if all(lap.gain.high < 0 for lap in order):
+    if all(map(_harms, order)):
         return Advice("NONE HELPS", best.name, f"after each of {len(order)} finalists the loss was higher.")
     if best.gain.low <= 0:
         reason = f"{best.name} comes first, but whether it helps is open: gain {_said(best.gain)}."

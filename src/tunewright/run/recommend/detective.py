@@ -72,7 +72,9 @@ def recommend(
         faults = "; ".join(f"{candidate.name}: {candidate.fault}" for candidate in read)
         raise ConfigError(f"no candidate can be compared. {faults}")
     with TemporaryDirectory(prefix="tunewright-recommend-") as folder:
-        subject = make_subject(settings, goal.family, states or Path(folder))
+        directory = states or Path(folder)
+        directory.mkdir(parents=True, exist_ok=True)
+        subject = make_subject(settings, goal.family, directory, _most_tokens(goal, len(usable), settings))
         compared, refused = _compare(subject, goal, usable, settings, observe)
         laps, asked = _race(subject, goal, compared, settings, Path(folder), observe)
     place = {lap.name: number for number, lap in enumerate(laps)}
@@ -99,6 +101,12 @@ def recommend(
         "notes": [*goal.notes, *subject.notes, *subject.renderer.notes],
         "seconds": round(time.perf_counter() - begun, 1),
     }
+
+
+def _most_tokens(goal: Goal, candidates: int, settings: DetectiveSettings) -> int:
+    """Tokens that the model reads at most, each text counted once."""
+    texts = len(goal.examples) + candidates * settings.rows
+    return texts * settings.max_length + settings.finalists * (settings.race_tokens + settings.max_length)
 
 
 def _compare(

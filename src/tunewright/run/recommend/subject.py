@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,9 +67,9 @@ def learnable(rows: Sequence[Sequence[Tokens]], what: str) -> list[list[Tokens]]
     return kept
 
 
-def make_subject(settings: DetectiveSettings, family: Family, directory: Path) -> Subject:
+def make_subject(settings: DetectiveSettings, family: Family, directory: Path, tokens: int = 0) -> Subject:
     """Load the model and attach the adapter to its upper layers; states of those below are kept in
-    ``directory``, so that each text runs through them once.
+    ``directory``, so that each text runs through them once, if there is room for those of ``tokens`` tokens.
 
     Raises ``ConfigError`` for a model that no adapter can be put on.
     """
@@ -81,7 +82,7 @@ def make_subject(settings: DetectiveSettings, family: Family, directory: Path) -
     model = adapter.attach(loaded.model)
     model.eval()
     forward = ModelForward(model, compute=loaded.precision.dtype)
-    notes = [*loaded.notes, *_keep_states(forward, directory)]
+    notes = [*loaded.notes, *_keep_states(forward, directory, tokens)]
     limit = min(settings.max_length, context_of(loaded))
     renderer = Renderer(loaded.tokenizer, max_length=limit)
     name = OBJECTIVE[family]
@@ -99,9 +100,14 @@ def _check(loaded: Loaded) -> None:
         raise ConfigError(f"{name} is stored in 4 or 8 bits; give the model's own weights")
 
 
-def _keep_states(forward: ModelForward, directory: Path) -> list[str]:
-    """Let ``forward`` keep the states below the adapter; what is in the way is returned in words."""
+def _keep_states(forward: ModelForward, directory: Path, tokens: int) -> list[str]:
+    """Let ``forward`` keep the states of ``tokens`` tokens below the adapter; what is in the way is returned
+    in words."""
     count, fault = lower_layers(forward.model)
+    width = causal_lm(forward.model).config.get_text_config().hidden_size
+    needed, free = tokens * width * forward.compute.itemsize, shutil.disk_usage(directory).free
+    if fault is None and needed > free // 2:
+        fault = f"the states of lower layers would take {needed / 2**20:,.0f} MB of {free / 2**20:,.0f} MB free"
     cache = LayerCache.begun(forward, count, directory) if count and fault is None else fault
     if isinstance(cache, LayerCache):
         forward.below = cache
