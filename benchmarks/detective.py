@@ -4,16 +4,16 @@
     python benchmarks/detective.py --seeds 2        # a first look
     python benchmarks/detective.py --controls       # only the controls, under a minute
 
-Candidates are slices of five published sets: medical questions (MedQuAD), banking intents, countdown
-sums, general chat and school maths (GSM8K), and a sixth that is half the right one and half another, in turn.
-The problem is 32 examples that stand in no candidate: medical ones for all seeds, maths for some. A seed picks the
-examples, the slices, the projection and the adapter's start. Asked of each seed:
+Candidates are slices of five published sets: medical questions (MedQuAD), banking intents, countdown sums,
+general chat and school maths (GSM8K), and a sixth that is half the right one and half another, in turn. The
+problem is 32 examples that stand in no candidate: medical ones for all seeds, maths for some. A seed picks
+the examples, the slices, the projection and the start of the adapter. Asked of each seed:
 
-- of the five, is the right one first by its gradients?
+- of the five, is the right one first by its gradients alone?
 - of all six, after the race, is the right one first and the half one second?
 
-Controls, to see that neither length nor format decides: all rows dealt to five sets at random must score alike;
-the right set with the words of each answer in random order must fall behind the right set.
+Controls, to see that neither length nor format decides: all rows dealt to five sets at random must score
+alike; the right set with the words of each answer in random order must fall behind the right set.
 
 The data are looked for in ``../shared/data`` beside the repository, or in ``$TUNEWRIGHT_DATA``.
 """
@@ -119,7 +119,9 @@ def shuffled(rows: list, seed: int) -> list:
     return random.Random(seed).sample(rows, len(rows))
 
 
-def ranking(folder: Path, problem: list[Pair], sets: dict[str, list[Pair]], seed: int, **changes: int) -> dict:
+def ranking(
+    folder: Path, problem: list[Pair], sets: dict[str, list[Pair]], seed: int, **changes: int
+) -> dict:
     """Order, scores and gains by the names of the sets."""
     files = {name: written(folder / f"{name}.jsonl", rows) for name, rows in sets.items()}
     found = recommend(
@@ -140,7 +142,9 @@ def ranking(folder: Path, problem: list[Pair], sets: dict[str, list[Pair]], seed
 
 
 def written(path: Path, rows: list[Pair]) -> Path:
-    path.write_text("".join(json.dumps({"question": q, "answer": a}) + "\n" for q, a in rows), encoding="utf-8")
+    path.write_text(
+        "".join(json.dumps({"question": q, "answer": a}) + "\n" for q, a in rows), encoding="utf-8"
+    )
     return path
 
 

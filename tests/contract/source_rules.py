@@ -29,7 +29,7 @@ LIGHT = {"core", "data", "registry"}  # these work without any of HEAVY
 HEAVY = {"torch", "transformers", "peft"}
 # The command line reads its words before it loads anything heavy: module -> what it may import late.
 LATE = {
-    "cli.main": {"", "cli.commands", "cli.data", "cli.adapters"},
+    "cli.main": {"", "cli.commands", "cli.data", "cli.adapters", "cli.recommend"},
     "cli.data": {"run.looking"},
 }
 NO_IMPORT = {"pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}

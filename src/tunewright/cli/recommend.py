@@ -52,10 +52,11 @@ def lines_of(document: dict[str, Any]) -> Iterator[str]:
 def _candidate(found: dict[str, Any]) -> Iterator[str]:
     coverage, gradient = found["coverage"], found["gradient"]
     yield f"{found['rank']}. {found['name']}"
-    yield f"   size       {found['rows']:,} rows, about {found['tokens']:,} tokens; licence: {_licence(found)}"
+    yield f"   size       {found['rows']:,} rows, about {found['tokens']:,} tokens"
+    yield f"   licence    {_licence(found)}"
     yield (
-        f"   coverage   {coverage['of_problem']:.0%} of the problem, {coverage['of_candidate']:.0%} of its own"
-        f" rows near it; nearest {coverage['nearest']:.2f}"
+        f"   coverage   {coverage['of_problem']:.0%} of the problem has a row near it,"
+        f" {coverage['of_candidate']:.0%} of the rows are near the problem; nearest {coverage['nearest']:.2f}"
     )
     yield (
         f"   gradients  {gradient['score']:+.3f} [{gradient['low']:+.3f}, {gradient['high']:+.3f}]"
@@ -91,6 +92,8 @@ def _left_out(found: dict[str, Any]) -> Iterator[str]:
         yield f"{found['unusable_rows']} unusable rows; see `tunewright data check {found['name']}`"
     if found["rows_of_another_kind"]:
         yield f"{found['rows_of_another_kind']} rows of another kind than the problem's"
+    if found["unread_rows"]:
+        yield f"{found['unread_rows']} rows whose answers begin beyond what is read (--max-length)"
     if found["cut_rows"]:
         yield f"the ends of {found['cut_rows']} of {found['gradient']['rows']} texts (--max-length)"
 

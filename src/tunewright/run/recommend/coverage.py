@@ -25,6 +25,7 @@ ROWS = 500  # rows of each data set that are looked at
 DIMENSIONS = 64
 BUCKETS = 2**15  # words are hashed to so many
 CHANCE = 0.99  # share of all pairs of rows that are less alike than what may be called near
+LEAST = 0.2  # cosine below which two rows are never near
 CHARACTERS = 4000  # of a text that are read
 
 
@@ -58,14 +59,15 @@ def coverages(
     own, rest = vectors[: len(problem)], vectors[len(problem) :]
     alike = own @ own.T
     np.fill_diagonal(alike, -1.0)
-    near = max(float(np.median(alike.max(axis=1))), float(np.quantile(own @ rest.T, CHANCE)))
+    near = max(LEAST, float(np.median(alike.max(axis=1))), float(np.quantile(own @ rest.T, CHANCE)))
     found: dict[str, Coverage] = {}
     start = 0
     for name, rows in drawn.items():
         pairs = own @ rest[start : start + len(rows)].T
         start += len(rows)
         best, back = pairs.max(axis=1), pairs.max(axis=0)
-        shares = float((best >= near).mean()), float((back >= near).mean())
+        least = near - 1e-9  # equal texts differ by rounding
+        shares = float((best >= least).mean()), float((back >= least).mean())
         found[name] = Coverage(*shares, float(best.mean()), near)
     return found
 

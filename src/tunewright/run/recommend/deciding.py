@@ -14,7 +14,7 @@ Word = Literal["TRAIN ON", "CAN'T TELL", "NONE HELPS"]
 
 @dataclass(frozen=True)
 class Advice:
-    """``word`` on ``best``. ``rows_that_would_decide`` are held-out examples of the problem, for CAN'T TELL."""
+    """``word`` on ``best``; ``rows_that_would_decide`` (for CAN'T TELL) are held-out examples."""
 
     word: Word
     best: str
@@ -53,7 +53,9 @@ def ahead(one: Lap, other: Lap, seed: int) -> Difference:
 def advice(order: Sequence[Lap], names: Sequence[str], seed: int) -> Advice:
     """What the race allows to say; ``names`` are all candidates that could be compared, best first."""
     if not order:
-        reason = "nothing was raced (--finalists 0), so no gain was measured; the order is that of the gradients"
+        reason = (
+            "nothing was raced (--finalists 0), so no gain was measured; the order is that of the gradients"
+        )
         return Advice("CAN'T TELL", names[0], f"{reason}.")
     best = order[0]
     if all(map(_harms, order)):
@@ -75,7 +77,5 @@ def advice(order: Sequence[Lap], names: Sequence[str], seed: int) -> Advice:
 
 
 def _said(found: Difference) -> str:
-    return (
-        f"{found.value:+.3g} nats per token ({found.level:.0%} interval {found.low:+.3g} to {found.high:+.3g},"
-        f" n = {found.n})"
-    )
+    interval = f"{found.level:.0%} interval {found.low:+.3g} to {found.high:+.3g}"
+    return f"{found.value:+.3g} nats per token ({interval}, n = {found.n})"

@@ -22,23 +22,24 @@ from tunewright.core.errors import ConfigError, TunewrightError
 from tunewright.core.events import Event, Observer, Progress, Stage, Warned
 from tunewright.core.records import Tokens
 from tunewright.models.precision import use_all_cores
+from tunewright.run.recommend.candidates import Candidate, read_candidates
 from tunewright.run.recommend.coverage import Coverage, coverages
 from tunewright.run.recommend.deciding import advice, placed
+from tunewright.run.recommend.goal import Goal, read_problem, read_test
 from tunewright.run.recommend.gradients import Reader
 from tunewright.run.recommend.projection import Projection
 from tunewright.run.recommend.race import Lap, Track
 from tunewright.run.recommend.replies import replies
 from tunewright.run.recommend.settings import DetectiveSettings
 from tunewright.run.recommend.similarity import Similarity, similarities
-from tunewright.run.recommend.sources import Candidate, Goal, read_candidates, read_problem, read_test
 from tunewright.run.recommend.subject import Subject, learnable, make_subject
 
 
 @dataclass(frozen=True)
 class Compared:
-    """A candidate and what was found about it. ``tokens`` is reckoned from the rows whose gradients were read.
-
-    ``cut`` of those were longer than what is read of a text.
+    """A candidate and what was found about it. ``tokens`` is reckoned from the rows whose gradients were
+    read; ``cut`` of those were longer than what is read of a text, and ``unread`` more had nothing to
+    learn within it.
     """
 
     candidate: Candidate
@@ -46,6 +47,7 @@ class Compared:
     similarity: Similarity
     tokens: int
     cut: int
+    unread: int
 
 
 def recommend(
@@ -77,30 +79,49 @@ def recommend(
         subject = make_subject(settings, goal.family, directory, _most_tokens(goal, len(usable), settings))
         compared, refused = _compare(subject, goal, usable, settings, observe)
         laps, asked = _race(subject, goal, compared, settings, Path(folder), observe)
+    faulty = [*(candidate for candidate in read if candidate.fault is not None), *refused]
+    return {
+        "problem": _problem(goal),
+        "settings": settings.model_dump(),
+        **_ranking(compared, laps, settings.seed),
+        "refused": [{"name": candidate.name, "reason": candidate.fault} for candidate in faulty],
+        "replies": asked,
+        "notes": [*goal.notes, *_unread(subject, goal), *subject.notes, *subject.renderer.notes],
+        "seconds": round(time.perf_counter() - begun, 1),
+    }
+
+
+def _problem(goal: Goal) -> dict[str, Any]:
+    return {
+        "path": goal.path,
+        "kind": goal.family,
+        "examples": len(goal.examples),
+        "guide": len(goal.guide),
+        "held_out": len(goal.held_out),
+    }
+
+
+def _ranking(compared: Sequence[Compared], laps: Sequence[Lap], seed: int) -> dict[str, Any]:
+    """The candidates from best to worst, those that were raced first, and the verdict."""
     place = {lap.name: number for number, lap in enumerate(laps)}
     ranked = sorted(compared, key=lambda c: place.get(c.candidate.name, len(laps)))
     names = [c.candidate.name for c in ranked]
-    faulty = [*(candidate for candidate in read if candidate.fault is not None), *refused]
     by_name = {lap.name: lap for lap in laps}
     return {
-        "problem": {
-            "path": str(problem),
-            "kind": goal.family,
-            "examples": len(goal.examples),
-            "guide": len(goal.guide),
-            "held_out": len(goal.held_out),
-        },
-        "settings": settings.model_dump(),
         "candidates": [
             {"rank": rank, **_facts(found), "race": _lap(by_name.get(found.candidate.name))}
             for rank, found in enumerate(ranked, start=1)
         ],
-        "refused": [{"name": candidate.name, "reason": candidate.fault} for candidate in faulty],
-        "verdict": advice(laps, names, settings.seed).to_dict(),
-        "replies": asked,
-        "notes": [*goal.notes, *subject.notes, *subject.renderer.notes],
-        "seconds": round(time.perf_counter() - begun, 1),
+        "verdict": advice(laps, names, seed).to_dict(),
     }
+
+
+def _unread(subject: Subject, goal: Goal) -> list[str]:
+    count = sum(not sequences for sequences in subject.rendered(goal.examples))
+    said = (
+        f"{count} of {len(goal.examples)} examples of the problem have nothing to learn within --max-length"
+    )
+    return [said] if count else []
 
 
 def _most_tokens(goal: Goal, candidates: int, settings: DetectiveSettings) -> int:
@@ -115,18 +136,19 @@ def _compare(
     """Coverage and gradients, best first by the gradients; and those that could not be rendered."""
     reader = Reader(subject.model, subject.forward, subject.objective, Projection(settings.seed))
     observe(Stage("gradients", f"up to {settings.rows} rows of each"))
-    own = _read(reader, learnable(subject.rendered(goal.guide[: settings.rows]), goal.path), goal.path, observe)
+    own = _read(reader, learnable(subject.rendered(goal.guide), goal.path), goal.path, observe)
     vectors: dict[str, Tensor] = {}
-    sizes: dict[str, tuple[int, int]] = {}
+    sizes: dict[str, tuple[int, int, int]] = {}
     refused = []
     for candidate in usable:
+        drawn = candidate.examples[: settings.rows]
         try:
-            rows = learnable(subject.rendered(candidate.examples[: settings.rows]), candidate.name)
+            rows = learnable(subject.rendered(drawn), candidate.name)
         except TunewrightError as error:
             refused.append(replace(candidate, fault=str(error)))
             continue
         vectors[candidate.name] = _read(reader, rows, candidate.name, observe)
-        sizes[candidate.name] = _sizes(rows, candidate.rows)
+        sizes[candidate.name] = (*_sizes(rows, candidate.rows), len(drawn) - len(rows))
     if not vectors:
         raise ConfigError(f"no candidate can be compared. {'; '.join(str(c.fault) for c in refused)}")
     kept = [candidate for candidate in usable if candidate.name in vectors]
@@ -188,6 +210,7 @@ def _facts(found: Compared) -> dict[str, Any]:
         "rows": candidate.rows,
         "tokens": found.tokens,
         "cut_rows": found.cut,
+        "unread_rows": found.unread,
         "unusable_rows": candidate.rejected,
         "rows_of_another_kind": candidate.unfit,
         "duplicates": candidate.duplicates,

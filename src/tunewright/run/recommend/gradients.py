@@ -1,9 +1,9 @@
 """The gradient of every row by itself, at the factors of a LoRA adapter, from one backward pass over many.
 
-The rows of a packed batch do not see each other, so the gradient that reaches the output of a layer at a token
-belongs to that token's row. With x what enters a layer and g = dL/dy what comes back, a row with the tokens t
-has  dB = s sum_t g_t (A x_t)ᵀ  and  dA = s sum_t (Bᵀ g_t) x_tᵀ:  two thin products per row, in place of one
-backward pass per row.
+The rows of a packed batch do not see each other, so the gradient that reaches the output of a layer at a
+token belongs to that token's row. With x what enters a layer and g = dL/dy what comes back, a row with the
+tokens t has  dB = s sum_t g_t (A x_t)ᵀ  and  dA = s sum_t (Bᵀ g_t) x_tᵀ:  two thin products per row, in place
+of one backward pass per row.
 
 The adapter starts with A and B both random and B A = 0 (PEFT's ``orthogonal``). So the model answers exactly
 as its base, as with the usual B = 0, but there dL/dA vanishes and half of the adapter would be
@@ -42,7 +42,9 @@ class Reader:
     projection: Projection
     micro_tokens: int = 1024
 
-    def read(self, rows: Sequence[Sequence[Tokens]], progress: Callable[[int], None] = lambda n: None) -> Tensor:
+    def read(
+        self, rows: Sequence[Sequence[Tokens]], progress: Callable[[int], None] = lambda n: None
+    ) -> Tensor:
         """One unit vector per row, (rows, size) float32; a row is the sum of its sequences.
 
         ``progress`` hears how many sequences are done. A row whose gradient is zero stays zero.
@@ -62,7 +64,8 @@ class Reader:
 
 def unit(vectors: Tensor) -> Tensor:
     """``vectors`` (n, d) made of length 1; zero stays zero. So no row counts more for being long."""
-    return vectors / vectors.norm(dim=1, keepdim=True).clamp_min(1e-30)
+    scaled: Tensor = vectors / vectors.norm(dim=1, keepdim=True).clamp_min(1e-30)
+    return scaled
 
 
 def per_row(model: nn.Module, forward: Forward, objective: Objective, batch: Batch, sink: Sink) -> None:
@@ -81,7 +84,7 @@ def per_row(model: nn.Module, forward: Forward, objective: Objective, batch: Bat
 @contextmanager
 def _listening(model: nn.Module, parts: Sequence[slice], sink: Sink) -> Iterator[None]:
     """Within it every LoRA layer passes the gradients of its factors on to ``sink``."""
-    layers = {name: m for name, m in model.named_modules() if isinstance(m, LoraLayer)}
+    layers: dict[str, Any] = {n: m for n, m in model.named_modules() if isinstance(m, LoraLayer)}
     assert layers, "the model has no LoRA layer"
     handles = [
         layer.register_forward_hook(partial(_heard, name, parts, sink)) for name, layer in layers.items()
@@ -100,7 +103,7 @@ def _heard(name: str, parts: Sequence[slice], sink: Sink, layer: Any, args: Any,
         for factor, block in _factors(layer, x, grad.reshape(-1, grad.shape[-1]), parts):
             sink(f"{name}.{factor}", block)
 
-    out.register_hook(arrived)
+    out.register_hook(arrived)  # type: ignore[no-untyped-call]
 
 
 def _factors(layer: Any, x: Tensor, grad: Tensor, parts: Sequence[slice]) -> Iterator[tuple[str, Tensor]]:

@@ -66,7 +66,7 @@ class Lap:
 
 @dataclass(frozen=True)
 class Track:
-    """Where the race takes place: the model at its start, and the held-out examples with their losses there."""
+    """Where the race takes place: the model at its start, and the held-out examples with their losses."""
 
     subject: Subject
     held_out: list[list[Tokens]]
@@ -80,7 +80,12 @@ class Track:
         return cls(subject, rows, trained_state(subject.model), losses(subject, rows))
 
     def run(
-        self, name: str, examples: Sequence[Example], settings: DetectiveSettings, directory: Path, observe: Observer
+        self,
+        name: str,
+        examples: Sequence[Example],
+        settings: DetectiveSettings,
+        directory: Path,
+        observe: Observer,
     ) -> Lap:
         """Train on ``examples`` from the start, and measure; the model keeps what it has learnt."""
         subject = self.subject

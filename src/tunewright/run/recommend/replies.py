@@ -29,7 +29,9 @@ def replies(track: Track, winner: Lap, asked: Sequence[Example]) -> list[dict[st
     texts = []
     for weights in (track.start, winner.weights):
         put(subject, weights)
-        texts.append([g.text or "" for g in generate(subject.model, prompts, sampling, decode=renderer.decode)])
+        texts.append(
+            [g.text or "" for g in generate(subject.model, prompts, sampling, decode=renderer.decode)]
+        )
     return [
         {"question": prompt_of(chat)[-1].content, "wanted": answer_of(chat), "before": before, "after": after}
         for chat, before, after in zip(chats, *texts, strict=True)

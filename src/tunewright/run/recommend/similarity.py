@@ -1,9 +1,9 @@
 """From gradients of rows to one number per candidate, with an interval.
 
-A candidate scores the mean over the problem's examples of the cosine to the ``SHARE`` of its rows that
-are most alike each of them. A plain mean over all rows would mostly measure format: what every
-short answer has in common outweighs what it is about. For the same reason the mean gradient of all candidates,
-each counting the same, is taken off first (not with one candidate, where nothing would be left).
+A candidate scores the mean, over the problem's examples, of the cosine to the ``SHARE`` of its rows that are
+most like each of them. A plain mean over all rows would mostly measure format: what every short answer has in
+common outweighs what it is about. For the same reason the mean gradient of all candidates, each counting the
+same, is taken off first (not with one candidate, where nothing would be left).
 
 Shapes: p examples of the problem, c rows of a candidate, R resamples.
 """

@@ -22,8 +22,8 @@ from tunewright.models.quantised import is_quantised
 from tunewright.objectives.base import Objective, make_objective
 from tunewright.objectives.options.table import options_of
 from tunewright.run.compose import context_of, seed_adapter
+from tunewright.run.recommend.goal import Family
 from tunewright.run.recommend.settings import DetectiveSettings
-from tunewright.run.recommend.sources import Family
 
 RANK = 8
 TOP = 5  # one in so many layers carries the adapter, from above; measured in docs/recommend.md
@@ -61,8 +61,8 @@ def learnable(rows: Sequence[Sequence[Tokens]], what: str) -> list[list[Tokens]]
     kept = [list(sequences) for sequences in rows if sequences]
     if len(kept) < 2:
         raise DataError(
-            f"{what}: the answers of {len(rows) - len(kept)} of {len(rows)} rows begin behind the last token that is"
-            " read; raise --max-length"
+            f"{what}: {len(rows) - len(kept)} of {len(rows)} rows have nothing to learn within the tokens"
+            " that are read; raise --max-length"
         )
     return kept
 
@@ -95,7 +95,9 @@ def _check(loaded: Loaded) -> None:
     if loaded.judges:
         raise ConfigError(f"{name} was trained to judge text with a head; give a model that writes")
     if resolve_model(name).adapter is not None:
-        raise ConfigError(f"{name} is an adapter; give its base, or a run that ended with output.final=merged")
+        raise ConfigError(
+            f"{name} is an adapter; give its base, or a run that ended with output.final=merged"
+        )
     if is_quantised(loaded.model):
         raise ConfigError(f"{name} is stored in 4 or 8 bits; give the model's own weights")
 
@@ -107,7 +109,9 @@ def _keep_states(forward: ModelForward, directory: Path, tokens: int) -> list[st
     width = causal_lm(forward.model).config.get_text_config().hidden_size
     needed, free = tokens * width * forward.compute.itemsize, shutil.disk_usage(directory).free
     if fault is None and needed > free // 2:
-        fault = f"the states of lower layers would take {needed / 2**20:,.0f} MB of {free / 2**20:,.0f} MB free"
+        fault = (
+            f"the states of lower layers would take {needed / 2**20:,.0f} MB of {free / 2**20:,.0f} MB free"
+        )
     cache = LayerCache.begun(forward, count, directory) if count and fault is None else fault
     if isinstance(cache, LayerCache):
         forward.below = cache

@@ -16,7 +16,9 @@ def rows(topic, count, start=0):
     found = []
     for i in range(start, start + count):
         a, b, c = (words[(i * step + i // 8) % 8] for step in (1, 3, 5))
-        found.append(Conversation((Message("user", f"The {a} and the {b}?"), Message("assistant", f"{c} {a}"))))
+        found.append(
+            Conversation((Message("user", f"The {a} and the {b}?"), Message("assistant", f"{c} {a}")))
+        )
     return found
 
 

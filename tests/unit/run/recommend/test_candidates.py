@@ -7,8 +7,9 @@ import pytest
 from tunewright.core.errors import ConfigError, DataError
 from tunewright.core.records import Conversation, Labelled
 from tunewright.data.keys import prompt_key
-from tunewright.run.recommend import sources
-from tunewright.run.recommend.sources import read_candidates, read_problem, read_test
+from tunewright.run.recommend import candidates
+from tunewright.run.recommend.candidates import read_candidates
+from tunewright.run.recommend.goal import read_problem, read_test
 
 
 def write(path, rows):
@@ -52,6 +53,15 @@ def test_a_problem_must_have_rows_that_can_be_learnt(tmp_path):
         read_problem(write(tmp_path / "alike.jsonl", alike), 0)
 
 
+def test_of_a_large_problem_a_draw_is_used(tmp_path):
+    found = read_problem(write(tmp_path / "p.jsonl", qa(260)), 0)
+    assert len(found.examples) == 200
+    assert "200 of 260 examples of the problem were used, a seeded draw" in found.notes
+    assert {e.messages[0].content for e in found.examples} != {f"thing {i}?" for i in range(200)}
+    candidate = only(tmp_path, [*qa(260), *qa(9, 300)], found)
+    assert len(candidate.examples) == 9  # what was not drawn is the problem's all the same
+
+
 def test_what_is_left_out_of_a_problem_is_said(tmp_path):
     path = write(tmp_path / "p.jsonl", [*qa(9), *qa(2), {"question": "", "answer": "x"}])
     notes = read_problem(path, 0).notes
@@ -61,7 +71,9 @@ def test_what_is_left_out_of_a_problem_is_said(tmp_path):
 
 
 def test_duplicates_of_problem_and_test_are_counted_and_left_out(tmp_path, problem):
-    test = [Conversation(e.messages) for e in read_problem(write(tmp_path / "t.jsonl", qa(9, 100)), 0).examples]
+    test = [
+        Conversation(e.messages) for e in read_problem(write(tmp_path / "t.jsonl", qa(9, 100)), 0).examples
+    ]
     rows = [
         *qa(10, 50),
         *qa(2),  # of the problem
@@ -82,7 +94,10 @@ def test_a_question_of_the_problem_inside_a_longer_chat_counts(tmp_path, problem
         {"role": "user", "content": "and now?"},
         {"role": "assistant", "content": "yes"},
     ]
-    rows = [{"messages": chat}, *({"messages": [{**t, "content": f"{t['content']}{i}"} for t in chat]} for i in range(5))]
+    rows = [
+        {"messages": chat},
+        *({"messages": [{**t, "content": f"{t['content']}{i}"} for t in chat]} for i in range(5)),
+    ]
     found = only(tmp_path, rows, problem)
     assert found.duplicates == {"problem_prompt": 1, "rows": 1}
     assert len(found.examples) == 5
@@ -91,7 +106,10 @@ def test_a_question_of_the_problem_inside_a_longer_chat_counts(tmp_path, problem
 @pytest.mark.parametrize(
     ("rows", "reason"),
     [
-        ([{"prompt": f"q{i}", "chosen": "a", "rejected": "b"} for i in range(9)], "another kind (preference)"),
+        (
+            [{"prompt": f"q{i}", "chosen": "a", "rejected": "b"} for i in range(9)],
+            "another kind (preference)",
+        ),
         ([{"text": f"document {i}"} for i in range(9)], "another kind (text)"),
         ([{"prompt": f"q{i}"} for i in range(9)], "another kind (prompt)"),
         ([{"text": f"t{i}", "label": 0.5 + i} for i in range(9)], "another kind (labelled)"),
@@ -145,7 +163,7 @@ def test_the_same_candidate_twice_none_and_a_bad_test_file(tmp_path, problem):
 def test_a_large_file_leaves_a_seeded_draw_that_smaller_draws_begin(tmp_path, problem, monkeypatch):
     rows = qa(60, 50)
     whole = only(tmp_path, rows, problem).examples
-    monkeypatch.setattr(sources, "POOL", 10)
+    monkeypatch.setattr(candidates, "POOL", 10)
     few = only(tmp_path, rows, problem)
     assert few.rows == 60
     assert few.examples == whole[:10]

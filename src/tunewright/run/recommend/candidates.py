@@ -1,6 +1,6 @@
-"""The problem, the candidates and the test file: what is read of them, and what is left out and why.
+"""The candidates: what is read of them, and what is left out and why.
 
-Candidates are streamed: of any number of rows only a seeded draw of ``POOL`` is kept in memory.
+They are streamed: of any number of rows only a seeded draw of ``POOL`` is kept in memory.
 """
 
 from __future__ import annotations
@@ -14,19 +14,16 @@ from typing import Literal
 
 from tunewright.core.errors import ConfigError, DataError, TunewrightError
 from tunewright.core.hashing import unit_interval
-from tunewright.core.records import Conversation, Example, Labelled, Text, kind_of
+from tunewright.core.records import Example, kind_of
 from tunewright.data.keys import Key, earlier_prompt_keys, prompt_key, row_key
 from tunewright.data.load import read_examples
 from tunewright.data.problems import Problem
+from tunewright.run.recommend.goal import WORDS, Family, Goal, family_of
 from tunewright.run.recommend.licence import Licence, licences_of
 
-Family = Literal["chat", "document"]
 POOL = 2000  # rows of a candidate that are kept
 LEAST = 4  # usable rows below which nothing can be said of a data set
-LEAST_PROBLEM = 8  # examples of the problem: both halves need some
-FEW = 20  # examples of the problem below which intervals are wide
 PREPARED = "train.jsonl"
-WORDS = {"chat": "questions with an answer", "document": "documents"}
 
 
 @dataclass(frozen=True)
@@ -50,24 +47,6 @@ class Known:
 
 
 @dataclass(frozen=True)
-class Goal:
-    """Examples of what good looks like, in two halves that share no question.
-
-    Gradients are compared with ``guide``; the race is judged on ``held_out``, which chose nothing.
-    """
-
-    path: str
-    family: Family
-    guide: list[Example]
-    held_out: list[Example]
-    notes: list[str] = field(default_factory=list)
-
-    @property
-    def examples(self) -> list[Example]:
-        return [*self.guide, *self.held_out]
-
-
-@dataclass(frozen=True)
 class Candidate:
     """One data set. ``examples`` are at most ``POOL`` different rows in a seeded order, duplicates of the
     problem and of the test file left out. ``duplicates`` counts those by file and kind. ``fault`` says why
@@ -84,89 +63,14 @@ class Candidate:
     fault: str | None = None
 
 
-def family_of(example: Example) -> Family | None:
-    """How the row can be learnt to be written: as an answer, as a document, or not at all."""
-    if isinstance(example, Conversation):
-        return "chat"
-    if isinstance(example, Labelled):
-        return "chat" if isinstance(example.label, str) else None
-    return "document" if isinstance(example, Text) else None
-
-
-def read_problem(path: Path, seed: int) -> Goal:
-    """The examples of the problem; raises ``DataError`` if there are too few that can be learnt to write."""
-    rejected, kinds, usable = 0, Counter[str](), {}
-    for item in read_examples(path):
-        if isinstance(item, Problem):
-            rejected += item.action == "rejected"
-            continue
-        kinds[kind_of(item)] += 1
-        if family_of(item) is not None:
-            usable.setdefault(row_key(item), item)
-    families = Counter(family_of(example) for example in usable.values())
-    family = families.most_common(1)[0][0] if families else None
-    examples = [example for example in usable.values() if family_of(example) == family]
-    if family is None or len(examples) < LEAST_PROBLEM:
-        held = ", ".join(f"{count} {kind}" for kind, count in kinds.items()) or "no"
-        raise DataError(
-            f"{path}: the problem needs {LEAST_PROBLEM} or more different rows of one kind, {WORDS['chat']} or"
-            f" {WORDS['document']}; it has {held} rows, of which {len(examples)} can be used"
-            f" ({rejected} unusable). 20 to 200 examples of what good looks like are best"
-        )
-    guide, held_out = _halves(examples, seed)
-    return Goal(
-        str(path), family, guide, held_out, _problem_notes(sum(kinds.values()), examples, rejected)
-    )
-
-
-def _problem_notes(rows: int, examples: list[Example], rejected: int) -> list[str]:
-    notes = []
-    if rejected:
-        notes.append(f"{rejected} unusable rows of the problem were left out; see `tunewright data check`")
-    if rows > len(examples):
-        notes.append(f"{rows - len(examples)} rows of the problem repeat another or are of another kind")
-    if len(examples) < FEW:
-        notes.append(f"the problem has only {len(examples)} examples: intervals will be wide; give {FEW} or more")
-    return notes
-
-
-def _halves(examples: list[Example], seed: int) -> tuple[list[Example], list[Example]]:
-    """Two halves of nearly equal size; rows that ask the same stand in the same one.
-
-    Raises ``DataError`` where all rows ask the same.
-    """
-    groups: dict[Key, list[Example]] = {}
-    for example in examples:
-        groups.setdefault(prompt_key(example), []).append(example)
-    order = sorted(groups, key=lambda key: unit_interval(seed, "half", key.hex()))
-    halves: tuple[list[Example], list[Example]] = ([], [])
-    for key in order:
-        halves[len(halves[0]) > len(halves[1])].extend(groups[key])
-    if len(halves[1]) < 2:
-        raise DataError("the examples of the problem all ask the same; give examples with different questions")
-    return halves
-
-
-def read_test(path: Path | None) -> list[Example]:
-    """All rows of the test file that can be read; raises ``DataError`` if none can."""
-    if path is None:
-        return []
-    rows = [item for item in read_examples(path) if not isinstance(item, Problem)]
-    if not rows:
-        raise DataError(f"{path}: no row of the test file can be read; see `tunewright data check {path}`")
-    return rows
-
-
-def read_candidates(
-    paths: Iterable[Path], problem: Goal, test: list[Example], seed: int
-) -> list[Candidate]:
+def read_candidates(paths: Iterable[Path], problem: Goal, test: list[Example], seed: int) -> list[Candidate]:
     """Every candidate, also those that cannot be compared. Raises ``ConfigError`` for one given twice."""
     paths = list(paths)
     if again := [str(p) for p, count in Counter(map(str, paths)).items() if count > 1]:
         raise ConfigError(f"candidate {again[0]} is given twice; name each data set once")
     if not paths:
         raise ConfigError("no candidate is given; name data sets with --candidates A B C")
-    known = {"problem": Known.of(problem.examples), "test": Known.of(test)}
+    known = {"problem": Known.of([*problem.examples, *problem.spare]), "test": Known.of(test)}
     return [_read(path, problem.family, known, seed) for path in paths]
 
 
@@ -196,7 +100,9 @@ def _file_of(path: Path) -> Path:
         return path
     if (path / PREPARED).exists():
         return path / PREPARED
-    raise DataError(f"{path} is a folder without {PREPARED}; name a file in it, or a folder of `data prepare`")
+    raise DataError(
+        f"{path} is a folder without {PREPARED}; name a file in it, or a folder of `data prepare`"
+    )
 
 
 class _Draw:
