@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import typer
@@ -10,6 +11,7 @@ import typer
 from tests.e2e.conftest import write_messages
 from tunewright.cli.recommend import recommend
 from tunewright.core.errors import ConfigError, DataError
+from tunewright.run.recommend.settings import DetectiveSettings
 
 QUICK = {"rows": 12, "max_length": 64, "finalists": 2, "race_tokens": 1200, "replies": 1}
 FISH = ("carp", "pike", "eel", "cod", "tuna", "perch", "trout", "bass")
@@ -154,3 +156,14 @@ def test_what_cannot_be_done_is_one_sentence(capsys, tiny, files):
         said(capsys, tiny, files, ("fish",), True, rows=1)
     with pytest.raises(DataError, match="raise --max-length"):
         said(capsys, tiny, files, ("fish",), True, max_length=16)
+
+
+def test_the_page_describes_every_option_and_every_key(capsys, tiny, files):
+    page = (Path(__file__).parents[2] / "docs" / "recommend.md").read_text(encoding="utf-8")
+    for name in DetectiveSettings.model_fields:
+        assert f"`--{name.replace('_', '-')}`" in page, name
+    document = json.loads(said(capsys, tiny, files, ("fish", "missing"), True).out)
+    parts = [document, document["problem"], document["candidates"][0], document["verdict"]]
+    for part in (*parts, document["refused"][0], document["replies"][0]):
+        for key in part:
+            assert f"`{key}`" in page or f"{key} (" in page, f"{key!r} is not described"

@@ -86,7 +86,7 @@ def recommend(
         **_ranking(compared, laps, settings.seed),
         "refused": [{"name": candidate.name, "reason": candidate.fault} for candidate in faulty],
         "replies": asked,
-        "notes": [*goal.notes, *_unread(subject, goal), *subject.notes, *subject.renderer.notes],
+        "notes": [*goal.notes, *subject.notes, *_of_rendering(subject, goal)],
         "seconds": round(time.perf_counter() - begun, 1),
     }
 
@@ -116,12 +116,17 @@ def _ranking(compared: Sequence[Compared], laps: Sequence[Lap], seed: int) -> di
     }
 
 
-def _unread(subject: Subject, goal: Goal) -> list[str]:
-    count = sum(not sequences for sequences in subject.rendered(goal.examples))
-    said = (
-        f"{count} of {len(goal.examples)} examples of the problem have nothing to learn within --max-length"
-    )
-    return [said] if count else []
+def _of_rendering(subject: Subject, goal: Goal) -> list[str]:
+    """What came up while rows were rendered; to be asked last."""
+    found = list(subject.renderer.notes)
+    if count := sum(not sequences for sequences in subject.rendered(goal.examples)):
+        whole = f"{count} of {len(goal.examples)} examples of the problem"
+        found.append(f"{whole} have nothing to learn within --max-length")
+    if faults := list(subject.unwritten):
+        found.append(
+            f"{len(faults)} rows cannot be written by the chat template and were left out: {faults[0]}"
+        )
+    return found
 
 
 def _most_tokens(goal: Goal, candidates: int, settings: DetectiveSettings) -> int:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from torch import nn
 
 from tunewright.adapt.base import Adapter, adapter_of
-from tunewright.core.errors import ConfigError, DataError
+from tunewright.core.errors import ConfigError, DataError, RenderError
 from tunewright.core.records import Example, Tokens
 from tunewright.data.render import Renderer
 from tunewright.models.causal import causal_lm, number_of_layers
@@ -32,7 +32,8 @@ OBJECTIVE: dict[Family, str] = {"chat": "sft", "document": "text"}
 
 @dataclass(frozen=True)
 class Subject:
-    """The model with its adapter attached, and all that turns rows into losses. ``notes`` are to be said."""
+    """The model with its adapter attached, and all that turns rows into losses. ``notes`` are to be said;
+    ``unwritten`` are rows that the chat template cannot write, with the reason, as they come up."""
 
     loaded: Loaded
     model: nn.Module
@@ -42,6 +43,7 @@ class Subject:
     objective: Objective
     family: Family
     notes: tuple[str, ...] = ()
+    unwritten: dict[str, None] = field(default_factory=dict)
 
     @property
     def width(self) -> int:
@@ -50,10 +52,20 @@ class Subject:
 
     def rendered(self, examples: Sequence[Example]) -> list[list[Tokens]]:
         """The sequences of each example within the limit that have something to learn; often one, perhaps
-        none. Of a document it is the first piece. Raises ``RenderError`` for a row that cannot be written."""
-        found = self.objective.encode_all(examples, self.renderer)
+        none. Of a document it is the first piece."""
+        try:
+            found = self.objective.encode_all(examples, self.renderer)
+        except RenderError:
+            found = [self._written(example) for example in examples]
         pieces = [sequences[:1] if self.family == "document" else sequences for sequences in found]
         return [[tokens for tokens in sequences if tokens.trained] for sequences in pieces]
+
+    def _written(self, example: Example) -> list[Tokens]:
+        try:
+            return self.objective.encode(example, self.renderer)
+        except RenderError as error:
+            self.unwritten[str(error)] = None
+            return []
 
 
 def learnable(rows: Sequence[Sequence[Tokens]], what: str) -> list[list[Tokens]]:

@@ -1,5 +1,7 @@
 """Coverage by words: topics that meet, and those that do not."""
 
+from itertools import combinations
+
 import pytest
 
 from tunewright.core.records import Conversation, Labelled, Message, Text
@@ -32,6 +34,14 @@ def test_the_topic_of_the_problem_is_covered_and_the_other_is_not():
     assert 0.25 <= found["both"].of_candidate <= 0.5 < found["doctor"].of_candidate + 0.01
     assert found["doctor"].nearest > 0.9 > 0.2 > found["bank"].nearest
     assert len({c.near for c in found.values()}) == 1
+
+
+def test_an_example_is_not_its_own_nearest_fellow():
+    """All texts differ, so nothing may be as near as equal texts are."""
+    texts = [Text(" ".join(words)) for words in combinations(TOPICS["doctor"], 3)]
+    found = coverages(texts[::4], {"doctor": texts[1::4], "bank": rows("bank", 30)}, 0)
+    assert 0.3 < found["doctor"].near < 0.98
+    assert found["doctor"].of_problem > 0.4 > found["bank"].of_problem
 
 
 def test_unrelated_sets_are_not_near_whatever_the_problem_is_like():

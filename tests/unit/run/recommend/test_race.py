@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from tests.tiny import tiny_model, tiny_tokenizer
+from tunewright.core.errors import RenderError
 from tunewright.core.events import silent
 from tunewright.core.records import Conversation, Message
 from tunewright.run.recommend.deciding import advice, placed
@@ -58,7 +59,7 @@ def test_the_right_one_of_two_tasks_gains_and_the_wrong_one_loses_to_it(laps):
     assert (told.word, told.best) == ("TRAIN ON", "right")
 
 
-def test_every_lap_begins_at_the_same_start_and_reads_as_much(subject, laps):
+def test_every_lap_begins_at_the_same_start_and_reads_as_much(subject, laps, tmp_path):
     track, found = laps
     put(subject, track.start)
     assert np.array_equal(losses(subject, track.held_out), track.before)
@@ -66,6 +67,9 @@ def test_every_lap_begins_at_the_same_start_and_reads_as_much(subject, laps):
     assert losses(subject, track.held_out) == pytest.approx(found["right"].losses)
     sizes = [lap.tokens for lap in found.values()]
     assert all(abs(size - 1200) < 100 for size in sizes)
+    settings = DetectiveSettings(model="m", **SETTINGS)
+    again = track.run("wrong", task("refund ticket", 60), settings, tmp_path, silent)  # after another lap
+    assert np.array_equal(again.losses, found["wrong"].losses)
     assert found["right"].gain.value == pytest.approx((track.before - found["right"].losses).mean())
 
 
@@ -90,6 +94,22 @@ def test_only_the_top_trains_and_lower_states_are_kept(subject):
     assert all(".layers.1." in name for name in names)
     assert subject.forward.below.runs > 0
     assert subject.notes == ()
+
+
+def test_a_row_that_the_template_cannot_write_is_left_out_and_told(subject, monkeypatch):
+    rows = task("the brown fox", 3)
+    plainly, bad = subject.renderer._plainly, rows[1].messages[0].content
+
+    def failing(examples):
+        if any(e.messages[0].content == bad for e in examples):
+            raise RenderError("<memory>:2: no")
+        return plainly(examples)
+
+    monkeypatch.setattr(subject.renderer, "_known", None)
+    monkeypatch.setattr(subject.renderer, "_plainly", failing)
+    assert [len(found) for found in subject.rendered(rows)] == [1, 0, 1]
+    assert list(subject.unwritten) == ["<memory>:2: no"]
+    subject.unwritten.clear()
 
 
 def test_rows_are_taken_until_there_are_enough(subject):
