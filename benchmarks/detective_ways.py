@@ -25,7 +25,7 @@ from tunewright.run.recommend.settings import DetectiveSettings
 from tunewright.run.recommend.similarity import SHARE, top_mean
 
 ROWS = 24
-TOPS = (15, 5, 2, 1)  # one in so many of the 30 layers carries the adapter
+TOPS = (15, 5, 2)  # one in so many of the 30 layers carries the adapter
 
 
 def main() -> None:

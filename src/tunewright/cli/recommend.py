@@ -93,7 +93,7 @@ def _left_out(found: dict[str, Any]) -> Iterator[str]:
     if found["rows_of_another_kind"]:
         yield f"{found['rows_of_another_kind']} rows of another kind than the problem's"
     if found["unread_rows"]:
-        yield f"{found['unread_rows']} rows whose answers begin beyond what is read (--max-length)"
+        yield f"{found['unread_rows']} rows with nothing to learn: cut at --max-length, or not to be rendered"
     if found["cut_rows"]:
         yield f"the ends of {found['cut_rows']} of {found['gradient']['rows']} texts (--max-length)"
 

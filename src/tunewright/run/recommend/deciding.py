@@ -65,8 +65,8 @@ def advice(order: Sequence[Lap], names: Sequence[str], seed: int) -> Advice:
         return Advice("CAN'T TELL", best.name, reason, best.gain.rows_to_decide)
     rivals = [(lap.name, found) for lap in order[1:] if (found := ahead(best, lap, seed)).low <= 0]
     if rivals:
-        told = "; ".join(f"{name} by {_said(found)}" for name, found in rivals)
-        reason = f"{best.name} gains {_said(best.gain)}, but its lead does not exclude zero over {told}."
+        told = "; ".join(f"over {name} {_said(found)}" for name, found in rivals)
+        reason = f"{best.name} gains {_said(best.gain)}, but its lead does not exclude zero: {told}."
         needed = [found.rows_to_decide for _, found in rivals]
         rows = max((n for n in needed if n is not None), default=None) if None not in needed else None
         return Advice("CAN'T TELL", best.name, reason, rows)

@@ -121,7 +121,7 @@ def _of_rendering(subject: Subject, goal: Goal) -> list[str]:
     found = list(subject.renderer.notes)
     if count := sum(not sequences for sequences in subject.rendered(goal.examples)):
         whole = f"{count} of {len(goal.examples)} examples of the problem"
-        found.append(f"{whole} have nothing to learn within --max-length")
+        found.append(f"{whole} have nothing to learn: cut at --max-length, or not to be rendered")
     if faults := list(subject.unwritten):
         found.append(
             f"{len(faults)} rows cannot be written by the chat template and were left out: {faults[0]}"

@@ -142,7 +142,7 @@ def test_the_order_of_gradients_stands_where_the_race_cannot_tell():
     assert [x.name for x in placed([first, second], 0)] == ["a", "b"]
     told = advice([first, second], ["a", "b"], 0)
     assert (told.word, told.best) == ("CAN'T TELL", "a")
-    assert "does not exclude zero over b" in told.reason
+    assert "does not exclude zero: over b" in told.reason
     assert told.rows_that_would_decide > 16
 
 
