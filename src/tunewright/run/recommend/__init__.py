@@ -1,0 +1,1 @@
+"""Which of several data sets to train on for a given problem: coverage, gradients, and a measured race."""
