@@ -37,20 +37,21 @@ EDITS = 5  # words of the answer that are replaced: its similarity is then 0.82
 
 
 class Stored:
-    """Row texts and band hashes on disk, as ``data prepare`` keeps them."""
+    """Row texts and band hashes in files, read as they are needed; in memory stands where each text ends."""
 
     def __init__(self, folder: Path, rows: int) -> None:
         self.rows, self.bands = rows, BANDS
-        self._texts = (folder / "texts").open("r+b")
-        self._ends = np.memmap(folder / "ends", np.int64, "w+", shape=(rows + 1,))
-        self._sketches = np.memmap(folder / "sketches", np.uint64, "w+", shape=(BANDS, rows))
+        self._texts = (folder / "texts").open("w+b")
+        self._columns = [(folder / f"band-{band}").open("w+b") for band in range(BANDS)]
+        self._ends = np.zeros(rows + 1, np.int64)
 
     def add(self, start: int, texts: list[str]) -> None:
         lines = [text.encode() for text in texts]
         self._texts.write(b"".join(lines))
         sizes = np.array([len(line) for line in lines])
         self._ends[start + 1 : start + 1 + len(lines)] = self._ends[start] + np.cumsum(sizes)
-        self._sketches[:, start : start + len(lines)] = sketch(texts).T
+        for file, column in zip(self._columns, sketch(texts).T, strict=True):
+            file.write(column.tobytes())
 
     def text(self, row: int) -> str:
         begin, end = self._ends[row : row + 2].tolist()
@@ -58,8 +59,10 @@ class Stored:
         return self._texts.read(end - begin).decode()
 
     def column(self, band: int) -> Iterator[np.ndarray]:
-        for start in range(0, self.rows, 1 << 16):
-            yield np.array(self._sketches[band, start : start + (1 << 16)])
+        self._columns[band].flush()
+        with open(self._columns[band].name, "rb") as file:
+            while len(block := np.fromfile(file, np.uint64, 1 << 16)):
+                yield block
 
 
 class Maker:
@@ -113,7 +116,6 @@ def measure(rows: int, seed: int) -> dict[str, Any]:
     """One size: seconds of sketching and of clustering, peak memory, recall by kind, false joins."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        (folder / "texts").touch()
         store, maker = Stored(folder, rows), Maker(rows, seed)
         sketching = characters = 0.0
         for start in range(0, rows, CHUNK):

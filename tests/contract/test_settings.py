@@ -497,8 +497,8 @@ def test_prepare_compare(place):
     assert reasons() == set()
     assert reasons(near="drop", threshold=0.8) == {"near_duplicate"}
     assert reasons(near="drop", threshold=0.99) == set()
-    assert reasons(benchmarks={"exam": str(exam)}) == {"contaminated"}
-    assert reasons(known="drop") == {"contaminated"}
+    assert reasons(benchmarks={"exam": str(exam)}) == {"in_benchmark"}
+    assert reasons(known="drop") == {"in_public_set"}
 
 
 def test_files_for_validation_and_test(place):

@@ -106,10 +106,13 @@ RULES: dict[str, Rule] = {
     # personal data ends here
 
     # duplicates, contamination, poisoning
-    "near_duplicate": Rule("rejected", "a row like another", "Nothing to do; the best of them was kept."),
-    "near_test": Rule("rejected", "a row like one of the test data", "Nothing to do; kept there."),
-    "near_validation": Rule("rejected", "a row like one of validation", "Nothing to do; kept there."),
-    "contaminated": Rule("rejected", "a row with an item of a benchmark", "Keep it out of training."),
+    "near_duplicate": Rule("rejected", "a row much like a better one", "Nothing to do; the best was kept."),
+    "near_test": Rule("rejected", "a row much like one of the test data", "Nothing to do; kept there."),
+    "near_validation": Rule("rejected", "a row much like one of validation", "Nothing to do; kept there."),
+    "contradicting_answers": Rule("noted", "one question with different answers", "Keep the right ones."),
+    "conflicting_labels": Rule("noted", "near-equal texts with different labels", "Mend the wrong labels."),
+    "in_benchmark": Rule("rejected", "a row that holds an item of a benchmark", "Nothing to do; left out."),
+    "in_public_set": Rule("noted", "a row with an item of a public test set", "Leave it out to use the set."),
     # duplicates end here
 
     # preparation

@@ -157,7 +157,8 @@ class _Finder:
             began = np.maximum.accumulate(np.where(equal, -1, np.arange(len(rows))))
             leaders = np.where(began >= 0, rows[began], leader)
             self._compare(leaders[equal], rows[equal])
-            self._compare(before[equal], rows[equal])
+            further = equal & (before != leaders)
+            self._compare(before[further], rows[further])
             last, leader = block[-1], int(leaders[-1])
 
     def _compare(self, a: Rows, b: Rows) -> None:

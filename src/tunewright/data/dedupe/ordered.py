@@ -24,11 +24,11 @@ _BYTES = 16  # of key and second together
 class Space(NamedTuple):
     """What ordering may use: a ``folder`` for files that stand for a while, and ``records`` held in memory.
 
-    Two million records are 64 MiB, and as much again while they are put in order.
+    Half a million records are 16 MiB, and three times as much while they are put in order.
     """
 
     folder: Path | None = None
-    records: int = 1 << 21
+    records: int = 1 << 19
 
 
 def records(key: NDArray[np.uint64], rows: NDArray[np.int64], **fields: NDArray[np.uint64]) -> Records:

@@ -99,7 +99,7 @@ def jaccard(a: Hashes, b: Hashes) -> float:
 class Comparer:
     """Compares rows that are read when they are needed; ``kept`` of their shingles stay in memory."""
 
-    def __init__(self, text_of: Callable[[int], str], kept: int = 1 << 22) -> None:
+    def __init__(self, text_of: Callable[[int], str], kept: int = 1 << 20) -> None:
         self._text_of = text_of
         self._rows: OrderedDict[int, Compared] = OrderedDict()
         self._kept, self._held = kept, 0

@@ -8,7 +8,7 @@ share makes no candidates of rows with different answers. Rows whose shingles ha
 s share a band with the probability 1 - (1 - s**6)**20: 0.998 at s = 0.8, 0.27 at 0.5.
 
 A text needs no least length. Of n words one in the middle may be replaced from 27 words on and still
-leave a similarity of 0.8; below about ten words, near means equal words. A text of punctuation alone is
+leave a similarity of 0.8; up to twelve words, near means equal words. A text of punctuation alone is
 compared as it stands.
 """
 

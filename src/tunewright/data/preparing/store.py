@@ -7,6 +7,7 @@ row of a group is then one that has the best right to stay. Arrays lie in files 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -88,7 +89,7 @@ class Store:
         return f"{source}:{line}"
 
     def problem(self, row: int, reason: str, detail: str) -> Problem:
-        return problem(*self.place(row), reason, detail)
+        return replace(problem(*self.place(row), reason, detail), action="rejected")
 
     def example(self, row: int) -> Example:
         """What a row says."""

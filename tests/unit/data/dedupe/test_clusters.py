@@ -83,6 +83,16 @@ def test_rows_that_only_share_a_band_are_not_compared_all_with_all():
     assert result.comparisons < 400 * 20 * 2
 
 
+@pytest.mark.parametrize("block", [2, 3, 1000])
+def test_a_row_is_compared_with_the_first_of_its_band_hash_and_with_the_one_before(monkeypatch, block):
+    monkeypatch.setattr("tunewright.data.dedupe.clusters._BLOCK", block)
+    texts = ["one text", "quite another", "One text!", "third of all", "THIRD of all", "first elsewhere"]
+    band = np.array([[5], [5], [5], [5], [5], [7]], np.uint64)
+    result = clusters(InMemory(band), texts.__getitem__)
+    assert result.leaders.tolist() == [0, 1, 0, 3, 3, 5]
+    assert result.comparisons == 7  # with the first: 4; with the one before, where it is another row: 3
+
+
 def test_exact_duplicates_are_represented_by_their_first_row():
     words = drawn(100)
     texts = ["x", edited(words), edited(words), edited(words, 50), "y"]

@@ -100,7 +100,8 @@ def test_the_seven_banking_texts_of_both_files_are_found_and_every_other_hit_is_
 def test_near_rows_of_train_and_test_are_found_by_looking_again():
     train, test = (load([DATA / "cls_banking77" / f"{side}.csv"]).examples for side in ("train", "test"))
     found = recheck(
-        list(enumerate(map(row_text, test))), [(10_003 + i, row_text(example)) for i, example in enumerate(train)]
+        list(enumerate(map(row_text, test))),
+        [(10_003 + i, row_text(example)) for i, example in enumerate(train)],
     )
     assert len({pair.second for pair in found}) >= 7 and all(pair.similarity >= 0.8 for pair in found)
 

@@ -137,7 +137,7 @@ def test_rows_with_items_of_a_benchmark_are_named_and_left_out(tmp_path):
     compare = {"benchmarks": {"exam": str(exam)}}
     receipt, rejected = prepared(tmp_path, items, compare=compare)
     assert {line: (e["reason"], e["detail"]) for line, e in rejected.items()} == {
-        13: ("contaminated", "item 1 of exam (1.00 of it)")
+        13: ("in_benchmark", "item 1 of exam (1.00 of it)")
     }
     [first] = receipt["contamination"]["exam"]["first"]
     assert first == {"place": f"{tmp_path / 'train.jsonl'}:13", "item": 1, "coverage": 1.0}
@@ -149,7 +149,7 @@ def test_items_of_public_test_sets_are_noted_or_dropped(tmp_path):
     assert receipt["contamination"]["truthfulqa"]["rows"] == 1
     assert not rejected
     _, rejected = prepared(tmp_path, items, compare={"known": "drop"}, name="drop")
-    assert rejected[61]["reason"] == "contaminated"
+    assert rejected[61]["reason"] == "in_public_set"
 
 
 def test_cleaning_mends_drops_and_asks_the_whole_file(tmp_path):
