@@ -35,8 +35,8 @@ class ServerSettings(Section):
 def command(files: Sequence[Path], out: Path, options: dict[str, Any], as_json: bool) -> None:
     """Make the rows and print their account.
 
-    ``options``: those of ``SynthesisSettings``, ``Budget`` and ``ServerSettings`` by name, and ``real``, ``test``
-    and ``columns``; what is ``None`` keeps its default.
+    ``options``: those of ``SynthesisSettings``, ``Budget`` and ``ServerSettings`` by name, and ``real``,
+    ``test`` and ``columns``; what is ``None`` keeps its default.
     """
     given = {name: value for name, value in options.items() if value is not None}
     settings = build(SynthesisSettings, _of(SynthesisSettings, given), where="data synthesize")
