@@ -37,7 +37,7 @@ def manual(tmp_path):
     file = tmp_path / "manual.md"
     paragraphs = [
         f"The lamp of the {place} shines for {i + 2} hours every night. Its keeper lights it at the sound"
-        f" of the bell, and the {place} stays open to all guests until the lamp is put out again by the keeper."
+        f" of the bell, and the {place} stays open to all guests until the lamp is put out by the keeper."
         for i, place in enumerate(PLACES)
     ]
     file.write_text("\n\n".join(paragraphs) + "\n", encoding="utf-8")
