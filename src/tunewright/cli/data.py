@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,11 @@ from rich.text import Text
 
 from tunewright.cli import output
 from tunewright.core.config import build
-from tunewright.core.errors import RunError
+from tunewright.core.errors import ConfigError, RunError
 from tunewright.data import check as checking
 from tunewright.data.check_view import check_lines
-from tunewright.data.pipeline import Prepared, PrepareSettings, write
-from tunewright.data.pipeline import prepare as prepare_rows
+from tunewright.data.pipeline import WORK, PrepareSettings, prepare_to
+from tunewright.run.yaml_text import parse_override
 
 
 def check(files: list[Path], reading: dict[str, Any], as_json: bool) -> None:
@@ -28,15 +29,63 @@ def check(files: list[Path], reading: dict[str, Any], as_json: bool) -> None:
 
 
 def prepare(
-    files: list[Path], out: Path, reading: dict[str, Any], split: dict[str, Any], as_json: bool
+    files: list[Path],
+    out: Path,
+    given: dict[str, Any],
+    settings: Sequence[str],
+    workers: int | None,
+    as_json: bool,
 ) -> None:
-    """Read, reject, drop duplicates, split, and write it all with the receipt; refuses a directory in use."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    """Prepare ``files`` into ``out``, which must be new, empty, or left by the same command interrupted.
+
+    ``given`` are settings as the command line names them, ``settings`` more as ``section.key=value``.
+    """
+    left = {path.name for path in out.iterdir()} if out.is_dir() else set()
+    if (out.exists() and not out.is_dir()) or left - {WORK}:
         raise RunError(f"{out} is not empty; choose another directory with --out")
-    settings = build(PrepareSettings, {**_reading(reading), "split": split}, where="data prepare")
-    prepared = prepare_rows([str(f) for f in files], [], [], settings)
-    write(prepared, out)
-    output.emit(prepared.receipt, as_json, _receipt_lines(prepared, out))
+    values = _values(given)
+    for text in settings:
+        name, value = parse_override(text)
+        _put(values, name.split("."), value)
+    receipt = prepare_to(
+        out,
+        {"train": [str(f) for f in files]},
+        build(PrepareSettings, values, where="data prepare"),
+        workers=workers,
+    )
+    output.emit(receipt, as_json, _receipt_lines(receipt, out))
+
+
+def _values(given: dict[str, Any]) -> dict[str, Any]:
+    """Settings of a preparation from the words of the command line."""
+    compare = {**given["compare"], "benchmarks": _benchmarks(given["compare"]["benchmarks"] or [])}
+    return {
+        **_reading(given),
+        "split": given["split"],
+        "clean": {} if given["clean"] else None,
+        "redact": given["redact"],
+        "decisions": given["decisions"],
+        "compare": compare,
+    }
+
+
+def _benchmarks(words: Sequence[str]) -> dict[str, str]:
+    """``["exam=exam.jsonl"]`` -> ``{"exam": "exam.jsonl"}``."""
+    pairs = [word.partition("=") for word in words]
+    for word, (name, equals, file) in zip(words, pairs, strict=True):
+        if not (name and equals and file):
+            raise ConfigError(f"--benchmark {word!r} is not of the form NAME=FILE, e.g. exam=exam.jsonl")
+    return {name: file for name, _, file in pairs}
+
+
+def _put(values: dict[str, Any], path: list[str], value: Any) -> None:
+    """Put ``value`` into nested ``values`` under a dotted path; a section that is off is switched on."""
+    *sections, leaf = path
+    for section in sections:
+        inner = values.get(section)
+        values[section] = dict(inner) if isinstance(inner, dict) else {}
+        values = values[section]
+    values[leaf] = value
 
 
 def show(file: Path, options: dict[str, Any], as_json: bool) -> None:
@@ -65,17 +114,50 @@ def show(file: Path, options: dict[str, Any], as_json: bool) -> None:
 
 
 def _reading(options: dict[str, Any]) -> dict[str, Any]:
-    return {**options, "columns": output.columns_of(options["columns"])}
+    """How files are read: the options that ``check`` and ``prepare`` share."""
+    reading = {name: options[name] for name in ("format", "group")}
+    return {**reading, "columns": output.columns_of(options["columns"])}
 
 
-def _receipt_lines(prepared: Prepared, out: Path) -> list[str]:
-    receipt = prepared.receipt
+def _receipt_lines(receipt: dict[str, Any], out: Path) -> list[str]:
+    """What was done with the rows, for people; every count stands in the receipt as well."""
     lines = [f"{receipt['rows_in']} rows read, {receipt['rows_out']} kept, {receipt['rejected']} left out"]
-    reasons = Counter(p.reason for p in prepared.rejected).most_common()
-    lines += [f"  {count:>7} left out: {reason}" for reason, count in reasons]
+    reasons: Counter[str] = Counter()
+    for step in receipt["steps"]:
+        reasons.update(step["rejected"])
+    lines += [f"  {count:>7} left out: {reason}" for reason, count in reasons.most_common()]
     lines += [f"  {count:>7} repaired: {reason}" for reason, count in receipt["repaired"].items()]
     lines += [f"  {facts['rows']:>7} {out / side}.jsonl" for side, facts in receipt["splits"].items()]
-    lines += [f"note: {note}" for note in receipt["notes"]]
-    if prepared.rejected:
+    lines += [f"note: {note}" for note in receipt["notes"] + found_notes(receipt)]
+    if receipt["rejected"]:
         lines.append(f"each row that was left out: {out / 'rejected.jsonl'}")
     return [*lines, f"receipt: {out / 'receipt.json'}"]
+
+
+def found_notes(receipt: dict[str, Any]) -> list[str]:
+    """Sentences for what was found in rows that stay, and should be looked at."""
+    notes = []
+    if found := receipt.get("personal_data"):
+        for kind, actions in found["found"].items():
+            notes.append(f"{kind}: " + ", ".join(f"{count} {action}" for action, count in actions.items()))
+        if found["values_to_decide"]:
+            notes.append(
+                f"{found['values_to_decide']} value(s) may be personal and were left as they are: decide with"
+                " `tunewright data review`"
+            )
+    if (found := receipt.get("contradictions")) and found["questions"]:
+        purpose = ", perhaps on purpose" if found["on_purpose"] else ""
+        notes.append(
+            f"{found['questions']} question(s) with answers that contradict each other, {found['rows']} rows"
+            f"{purpose}: see contradictions.jsonl"
+        )
+    if (found := receipt.get("label_conflicts")) and found["clusters"]:
+        notes.append(f"{found['rows']} rows are like others with another label: see contradictions.jsonl")
+    for name, found in receipt.get("contamination", {}).items():
+        notes.append(
+            f"{found['rows']} row(s) hold {found['items']} item(s) of {name}, the first at"
+            f" {found['first'][0]['place']}"
+        )
+    for sentence in receipt.get("near_duplicates", {}).get("notes", []):
+        notes.append(sentence)
+    return notes

@@ -212,14 +212,35 @@ def data_prepare(
     validation: Annotated[float, typer.Option(help="Share of rows for validation.")] = 0.1,
     test: Annotated[float, typer.Option(help="Share of rows for the final test.")] = 0.1,
     seed: Annotated[int, typer.Option(help="Decides which row goes where.")] = 0,
+    time: Annotated[str | None, typer.Option(help="Key with the time of a row; the latest test.")] = None,
+    clean: Annotated[bool, typer.Option(help="Mend texts, and leave out rows that teach nothing.")] = True,
+    redact: Annotated[str, typer.Option(help="Personal data: mask, pseudonym, drop, keep or off.")] = "mask",
+    names: Annotated[str, typer.Option(help="People: off, by cues, or in full with a model.")] = "cues",
+    decisions: Annotated[
+        Path | None, typer.Option(help="Prepared directory whose decisions (data review) are obeyed.")
+    ] = None,
+    near: Annotated[str, typer.Option(help="Near-duplicates: drop, group or off.")] = "drop",
+    benchmark: Annotated[
+        list[str] | None, typer.Option(help="NAME=FILE of a benchmark to keep out of the rows; repeatable.")
+    ] = None,
+    known: Annotated[
+        str, typer.Option(help="Items of well-known public test sets: note, drop or off.")
+    ] = "note",
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; default as many as pay.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="Any other setting as section.key=value; repeatable.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Read, reject, drop duplicates and split; writes the rows and a receipt that accounts for each."""
+    """Clean, redact, drop duplicates and split; writes the rows and a receipt that accounts for each."""
     from tunewright.cli import data as commands
 
     reading = {"columns": column, "format": format, "group": group}
-    split = {"validation": validation, "test": test, "seed": seed}
-    commands.prepare(files, out, reading, split, as_json)
+    split = {"validation": validation, "test": test, "seed": seed, "time": time}
+    compare = {"near": near, "known": known, "benchmarks": benchmark}
+    personal = {"redact": {"action": redact, "names": names}, "decisions": decisions and str(decisions)}
+    given = {**reading, **personal, "clean": clean, "compare": compare, "split": split}
+    commands.prepare(files, out, given, settings or [], workers, as_json)
 
 
 @data_app.command("show")

@@ -11,9 +11,8 @@ from collections.abc import Iterable, Sequence
 from tunewright.core.records import Example
 from tunewright.data.keys import Key, row_key
 from tunewright.data.problems import Problem, problem
-from tunewright.data.split import SIDES, Side, keys_of
+from tunewright.data.split_table import keys_of
 
-Parts = dict[Side, list[Example]]
 RowKey = tuple[str | None, Key]
 
 
@@ -57,23 +56,3 @@ def not_yet_there(rows: Iterable[Example], seen: dict[RowKey, str]) -> tuple[lis
 def key_in_task(example: Example) -> RowKey:
     """Equal for rows of one task that are duplicates of each other."""
     return example.meta.task, row_key(example)
-
-
-def set_aside(parts: Parts) -> tuple[Parts, list[Example], list[Problem]]:
-    """The real rows of each side, the synthetic ones of train, and a ``Problem`` for each other one."""
-    real: Parts = {side: [e for e in rows if not e.meta.synthetic] for side, rows in parts.items()}
-    made = [example for example in parts["train"] if example.meta.synthetic]
-    unfit = [
-        problem(e.meta.source, e.meta.line, "synthetic", f"it stands in the {side} data")
-        for side in SIDES[1:]
-        for e in parts[side]
-        if e.meta.synthetic
-    ]
-    return real, made, unfit
-
-
-def brought_back(parts: Parts, made: Iterable[Example]) -> tuple[Parts, list[Problem]]:
-    """``parts`` with the synthetic rows behind the training rows, and a ``Problem`` for each left out."""
-    kept, asked = kept_apart(made, parts["validation"], parts["test"])
-    kept, doubled = not_yet_there(kept, {key_in_task(e): e.meta.where() for e in parts["train"]})
-    return {**parts, "train": [*parts["train"], *kept]}, [*asked, *doubled]

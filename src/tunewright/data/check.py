@@ -4,27 +4,39 @@
     report.usable            # False if a row was rejected
     report.to_dict()         # for --json
 
-Memory: a few numbers and hashes per row, never the rows. ``check_view.py`` turns a report into text.
+With ``audit=AuditSettings()`` the rows are audited for quality and bias too (``audit/``).
+
+Memory: a few numbers and hashes per row; the audit holds a bounded sample of the rows. ``check_view.py``
+turns a report into text.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+from tunewright.core.paths import written_atomically
+from tunewright.data.audit.counterfactual import swapped_example
+from tunewright.data.audit.result import Part
+from tunewright.data.audit.settings import AuditSettings
+from tunewright.data.audit.whole import Audit, TimedReader
+from tunewright.data.canonical import to_jsonl
+from tunewright.data.check_rules import refuses
 from tunewright.data.check_tally import FileProfile, Finding, Tally
-from tunewright.data.load import FileFacts, Reader
+from tunewright.data.load import FileFacts
 from tunewright.data.problems import Problem
 
 
 @dataclass(frozen=True, slots=True)
 class CheckReport:
     """What ``check`` found. ``lengths``: the ``QUANTILES`` of words and characters of rows and answers;
-    ``numbers``: those of labels that are numbers on a scale, of margins and of scores."""
+    ``numbers``: those of labels that are numbers on a scale, of margins and of scores; ``audit`` the parts of
+    the audit, empty where none was asked for or there are too few rows."""
 
     files: list[FileFacts]
     kinds: dict[str, int]
@@ -35,6 +47,7 @@ class CheckReport:
     labels: dict[str, int]
     numbers: dict[str, list[float]]
     findings: list[Finding]
+    audit: list[Part] = field(default_factory=list)
 
     @property
     def rejected(self) -> list[Problem]:
@@ -58,29 +71,47 @@ def check(
     columns: Mapping[str, str] | None = None,
     format: str | None = None,
     group: str | None = None,
+    audit: AuditSettings | None = None,
 ) -> CheckReport:
     """Read files and report; raises ``DataError`` for a file that cannot be read or recognised at all."""
-    tally = Tally()
+    tally, auditor = Tally(), Audit(audit, refuses, columns) if audit else None
     files, problems = [], []
-    for path in paths:
-        reader = Reader(path, columns=columns, format=format, group=group)
-        profile = FileProfile()
-        for item in reader:
-            if isinstance(item, Problem):
-                problems.append(item)
-            else:
-                tally.add(item, reader.source, profile)
-        profile.report_to(tally)
-        files.append(reader.facts())
-    rows = sum(f.rows for f in files)
+    with _pairs_file(audit) as pairs:
+        for path in paths:
+            reader = TimedReader(path, columns=columns, format=format, group=group)
+            reader.reads(audit.time if audit else None)
+            profile = FileProfile()
+            for item in reader:
+                if isinstance(item, Problem):
+                    problems.append(item)
+                    continue
+                key = tally.add(item, reader.source, profile)
+                if auditor:
+                    auditor.sample.add(item, key, reader.time)
+                if pairs and (other := swapped_example(item)) is not None:
+                    pairs.write(to_jsonl([other]))
+            profile.report_to(tally)
+            files.append(reader.facts())
+    labels = tally.labels_table()
     return CheckReport(
         files,
         dict(tally.kinds),
-        rows,
+        sum(f.rows for f in files),
         tally.kept,
         problems,
         tally.quantiles(),
-        tally.labels_table(),
+        labels,
         tally.number_quantiles(),
         tally.findings(),
+        auditor.parts(labels) if auditor else [],
     )
+
+
+@contextmanager
+def _pairs_file(audit: AuditSettings | None) -> Iterator[BinaryIO | None]:
+    """Where swapped rows go, if anywhere; an existing file is replaced only when all are written."""
+    if audit is None or audit.pairs is None:
+        yield None
+        return
+    with written_atomically(Path(audit.pairs)) as temporary, temporary.open("wb") as file:
+        yield file

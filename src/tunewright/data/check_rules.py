@@ -21,6 +21,7 @@ from tunewright.core.records import (
     Ranking,
     Text,
 )
+from tunewright.data.audit.injections import exfiltrates, has_blob, has_hidden_text, injects
 from tunewright.data.keys import texts_of
 
 
@@ -196,6 +197,38 @@ ROW_RULES: tuple[RowRule, ...] = (
         _searches(
             r"<\|[a-z][a-z_0-9]*\|>|\[/?INST\]|<</?SYS>>|</?s>|<(?:start|end)_of_turn>|<(?:pad|unk|bos|eos)>"
         ),
+    ),
+    RowRule(
+        "prompt_injection",
+        "texts that command a model to set its instructions aside, reveal them, or hide something",
+        "The model learns to obey such text; a row like this may have been planted.",
+        "Read them and their source; keep only what teaches to refuse.",
+        "all",
+        injects,
+    ),
+    RowRule(
+        "exfiltration",
+        "addresses made to carry a conversation or secrets away",
+        "The model learns to write them, and a program that shows its answers loads them.",
+        "Drop the rows; look at where they came from.",
+        "all",
+        exfiltrates,
+    ),
+    RowRule(
+        "encoded_text",
+        "blocks of base64 or escaped bytes",
+        "Nobody can read what they say, and they can hide instructions.",
+        "Decode and read them, or drop the rows.",
+        "all",
+        has_blob,
+    ),
+    RowRule(
+        "hidden_text",
+        "characters that spell a message without showing it (tags, selectors, runs of zero width)",
+        "What a reader sees is not what the model reads.",
+        "Remove them; look at where the rows came from.",
+        "all",
+        has_hidden_text,
     ),
     RowRule(
         "personal_email",

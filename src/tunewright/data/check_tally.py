@@ -106,8 +106,8 @@ class Tally:
     _answers: dict[Key, int] = field(default_factory=dict)
     _prompts: dict[Key, str] = field(default_factory=dict)
 
-    def add(self, example: Example, source: str, profile: FileProfile) -> None:
-        """Count one example of the file ``source``."""
+    def add(self, example: Example, source: str, profile: FileProfile) -> Key:
+        """Count one example of the file ``source``; returns its ``row_key``."""
         place = example.meta.where()
         self.kept += 1
         self.kinds[kind_of(example)] += 1
@@ -122,9 +122,9 @@ class Tally:
             self._numbers[name].extend(numbers)
         for rule in rules_met(example):
             self.hits[rule.code].add(place)
-        self._compare(example, source, place)
+        return self._compare(example, source, place)
 
-    def _compare(self, example: Example, source: str, place: str) -> None:
+    def _compare(self, example: Example, source: str, place: str) -> Key:
         """Duplicates, contradictions and prompts that stand in two files."""
         row, question, prompt = row_key(example), question_key(example), prompt_key(example)
         alike = look_alike_key(example)
@@ -139,6 +139,7 @@ class Tally:
             self.hits["contradiction"].add(place)
         if self._prompts.setdefault(prompt, source) != source:
             self.hits["contamination"].add(place)
+        return row
 
     def _measure(self, name: str, texts: list[str]) -> None:
         self._sizes[f"{name} words"].append(sum(len(text.split()) for text in texts))

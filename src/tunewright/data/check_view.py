@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from tunewright.data.audit.result import Part
 from tunewright.data.check import CheckReport
 from tunewright.data.check_tally import PLACES, Finding
 from tunewright.data.problems import RULES, Problem
@@ -24,6 +25,18 @@ def check_lines(report: CheckReport) -> Iterator[str]:
         yield f"{what}: {low:g} to {high:g}, median {middle[2]:g}, 95 % up to {middle[4]:g}"
     for finding in report.findings:
         yield from _finding(finding)
+    for part in report.audit:
+        yield from _part(part)
+
+
+def _part(part: Part) -> Iterator[str]:
+    if part.verdict == "skipped":
+        yield f"audit: {part.name}: not looked at. {part.meaning}"
+        return
+    yield f"audit: {part.name}: {part.verdict}. {part.measured[0].upper()}{part.measured[1:]}."
+    yield from (f"    {line}" for line in part.lines)
+    if part.verdict == "look":
+        yield f"    {part.meaning} {part.advice}"
 
 
 def _problems(problems: list[Problem]) -> Iterator[str]:

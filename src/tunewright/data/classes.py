@@ -11,7 +11,6 @@ Classes of different tasks are different classes, and a task is dealt out by its
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
 
 from tunewright.core.records import Conversation, Example, Labelled
 from tunewright.data.keys import answer_of, normalise
@@ -43,18 +42,6 @@ def labels_of(example: Example) -> tuple[Class, ...]:
     return (_of_task((type(example.label).__name__, str(example.label)), example),)
 
 
-def unseen(classes: Iterable[tuple[Class, int]]) -> Iterator[tuple[Class, int]]:
-    """The first place of each class that must be in train, from ``(class, place)`` in file order."""
-    seen: set[Class] = set()
-    whole = 0
-    for known, place in classes:
-        if known not in seen:
-            seen.add(known)
-            whole += (counted := _is_whole(known))
-            if not counted or whole <= WHOLE_CLASSES:
-                yield known, place
-
-
 def _of_task(known: Class, example: Example) -> Class:
     """``known`` of this task alone; its first and its last part stay what they are."""
     return (known[0], example.meta.task, *known[1:]) if example.meta.task else known
@@ -64,5 +51,6 @@ def _on_a_scale(label: object) -> bool:
     return isinstance(label, float) or (isinstance(label, str) and _SCALE.fullmatch(label) is not None)
 
 
-def _is_whole(known: Class) -> bool:
+def is_whole(known: Class) -> bool:
+    """True for a class whose label is a whole number, and so perhaps a quantity."""
     return known[0] in ("int", "str") and _WHOLE.fullmatch(known[-1]) is not None

@@ -7,6 +7,7 @@ data = load(["train.jsonl", "more.csv"])         # data.examples, data.problems,
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -31,7 +32,7 @@ from tunewright.data.problems import BadRow, Problem, problem
 from tunewright.data.raw_rows import raw_rows
 from tunewright.data.rows import Notes, Raw
 from tunewright.data.schema import Format, advice, build, format_named, format_of
-from tunewright.data.strict import shown
+from tunewright.data.strict import parse_json, shown
 
 HEAD_ROWS = 20
 Item = Example | Problem
@@ -108,7 +109,8 @@ def load(
 class Reader:
     """One pass over one file. ``format`` is known after the first row, ``facts()`` after the last.
 
-    A file that preparing wrote for several tasks has a format for each of them.
+    A file that preparing wrote for several tasks has a format for each of them. Iterating reads all rows; who
+    reads a share of them takes ``raws()``, and calls ``read`` for its own rows, ``pass_over`` for the others.
     """
 
     path: str | Path
@@ -123,26 +125,53 @@ class Reader:
         self.keys: dict[str, None] = {}
         self._of_task: dict[str, Format | None] = {}
         self._container: Container | None = None
-        self._notes = Notes()
+        self.file_notes = Notes()
+        self.row_notes = Notes()
         self._map = column_map(self.columns) if self.columns else None
         used = columns_used(self.columns) if self.columns else frozenset()
         self._used = used | ({self.group, self.group.split(".")[0]} if self.group else set())
 
     def __iter__(self) -> Iterator[Item]:
+        for raw in self.raws():
+            yield from self.read(raw)
+        yield from file_problems(self.source, self.file_notes, self.row_notes)
+
+    def raws(self) -> Iterator[Raw]:
+        """The rows as they stand in the file, once the format was found from the first of them."""
         path = Path(self.path)
         self._container = container_of(path)
-        raws = raw_rows(path, self._container, self._notes)
-        head = self._recognise(raws)
-        for raw in chain(head, raws):
-            yield from self._read(raw)
-        yield from self._file_notes()
+        raws = raw_rows(path, self._container, self.file_notes)
+        for raw in chain(self._recognise(raws), raws):
+            self.rows += 1
+            yield raw
 
     def facts(self) -> FileFacts:
         """What was read; call it after the last row."""
-        name = self.known.name if self.known else "unknown"
-        ignored = {key: count for key, (_, count) in sorted(self._notes.ignored.items())}
+        ignored = ignored_keys(self.file_notes, self.row_notes)
         digest = file_digest(Path(self.path))
-        return FileFacts(self.source, self._container or "", name, self.rows, digest, ignored)
+        return FileFacts(self.source, self.container, self.format_name, self.rows, digest, ignored)
+
+    @property
+    def container(self) -> str:
+        return self._container or ""
+
+    @property
+    def format_name(self) -> str:
+        return self.known.name if self.known else "unknown"
+
+    def pass_over(self, raw: Raw) -> None:
+        """Note what a row that someone else reads says about the rows after it."""
+        if type(raw.value) is dict:
+            with suppress(BadRow):
+                self._of_its_task(raw.value)
+
+    def reads(self, key: str) -> bool:
+        """Whether what stands under a key of a row can come into its example."""
+        if key == "meta" or self.known is None:
+            return key != "meta"
+        if self._map and not self._keeps_rest():
+            return key in self._used and key != self.group
+        return self._keeps_rest() or (key in self.known.known and key != "id")
 
     def _recognise(self, raws: Iterator[Raw]) -> list[Raw]:
         """Find the format from the first rows that are objects; returns the rows taken for it."""
@@ -171,8 +200,8 @@ class Reader:
         except BadRow:
             return None
 
-    def _read(self, raw: Raw) -> Iterator[Item]:
-        self.rows += 1
+    def read(self, raw: Raw) -> Iterator[Item]:
+        """The example of one row, or the problem for which it is rejected; what was repaired comes first."""
         repairs: Repairs = []
         try:
             example = self._example(raw, repairs)
@@ -183,7 +212,7 @@ class Reader:
             yield problem(self.source, raw.line, "control_chars", f"{raw.controls} removed")
         for reason, detail in repairs:
             if reason == "ignored_keys":
-                self._notes.ignore(detail, raw.line)
+                self.row_notes.ignore(detail, raw.line)
             else:
                 yield problem(self.source, raw.line, reason, detail)
         yield example
@@ -192,15 +221,20 @@ class Reader:
         row = raw.value
         if type(row) is not dict:
             raise row if isinstance(row, BadRow) else BadRow("not_object", f"the row is {kind(row)}")
-        mapped = self._map(row) if self._map else row
-        if (task := task_of(row)) is not None and not self.format:
-            self.known = self._of_task[task] = self._of_task.get(task) or format_of([mapped]) or self.known
+        mapped = self._of_its_task(row)
         if self.known is None:
             raise BadRow("missing_column", "no row at the start of the file has the mapped columns")
         meta = self._meta(row, mapped, raw.line)
         example = build(self.known, self._whole(row, mapped), meta, repairs)
         self._note_unused(row, raw.line)
         return example
+
+    def _of_its_task(self, row: dict[str, Any]) -> dict[str, Any]:
+        """The row with its columns mapped; from here on the format is that of its task, if it has one."""
+        mapped = self._map(row) if self._map else row
+        if (task := task_of(row)) is not None and not self.format:
+            self.known = self._of_task[task] = self._of_task.get(task) or format_of([mapped]) or self.known
+        return mapped
 
     def _keeps_rest(self) -> bool:
         """Whether the columns that the format does not read are kept, unless a mapping says which."""
@@ -227,7 +261,7 @@ class Reader:
         known = self._used if self._map else self.known.known
         if not row.keys() <= known:
             for key in row.keys() - known - self._used - {"id", "meta"}:
-                self._notes.ignore(key, line)
+                self.row_notes.ignore(key, line)
 
     def _meta(self, row: dict[str, Any], mapped: dict[str, Any], line: int) -> Meta:
         """Source and line; from the row's own ``meta`` if it is one that preparing wrote."""
@@ -241,7 +275,7 @@ class Reader:
             marks = []
             group = self._given_group(row, mapped, line)
             if given is not None and not self._keeps_rest():
-                self._notes.ignore("meta", line)
+                self.row_notes.ignore("meta", line)
         return Meta(source, number, name_of(id_, "id"), name_of(group, "group"), *marks)
 
     def _given_group(self, row: dict[str, Any], mapped: dict[str, Any], line: int) -> Any:
@@ -258,15 +292,38 @@ class Reader:
     def _counted(self, group: Any, line: int) -> Any:
         """``group``; a row without one is counted, because nothing but its prompt protects it in a split."""
         if group is None or group == "":
-            self._notes.count("no_group", line)
+            self.row_notes.count("no_group", line)
             return None
         return group
 
-    def _file_notes(self) -> Iterator[Problem]:
-        for reason, (line, count) in self._notes.facts.items():
-            detail = "at byte 0" if reason == "bom" else f"{count} in all, the first in line {line}"
-            yield problem(self.source, line, reason, detail)
-        if self._notes.ignored:
-            counts = ", ".join(f"{shown(key)} ({n})" for key, (_, n) in sorted(self._notes.ignored.items()))
-            line = min(line for line, _ in self._notes.ignored.values())
-            yield problem(self.source, line, "ignored_keys", f"not used, with the number of rows: {counts}")
+
+def example_of(line: bytes) -> Example:
+    """The example of a row in its prepared form; a row that is not is an error of the program."""
+    value = parse_json(line)
+    known = format_of([value])
+    assert known is not None, "not a prepared row"
+    items = list(Reader("", format=known.name).read(Raw(0, value)))
+    assert len(items) == 1 and not isinstance(items[0], Problem), f"not a prepared row: {items}"
+    return items[0]
+
+
+def file_problems(source: str, file_notes: Notes, row_notes: Notes) -> Iterator[Problem]:
+    """What is to be said about a whole file, in the order of the lines where it first showed."""
+    both = Notes()
+    both.add(file_notes)
+    both.add(row_notes)
+    for reason, (line, count) in sorted(both.facts.items(), key=lambda item: item[1][0]):
+        detail = "at byte 0" if reason == "bom" else f"{count} in all, the first in line {line}"
+        yield problem(source, line, reason, detail)
+    if both.ignored:
+        counts = ", ".join(f"{shown(key)} ({n})" for key, n in ignored_keys(both).items())
+        line = min(line for line, _ in both.ignored.values())
+        yield problem(source, line, "ignored_keys", f"not used, with the number of rows: {counts}")
+
+
+def ignored_keys(*notes: Notes) -> dict[str, int]:
+    """Keys that were not used, with the number of rows that have them."""
+    both = Notes()
+    for some in notes:
+        both.add(some)
+    return {key: count for key, (_, count) in sorted(both.ignored.items())}

@@ -1,67 +1,56 @@
 """From files to the three lists a run uses, and to the receipt that accounts for every row.
 
-    prepared = prepare(["tickets.jsonl"], [], [], PrepareSettings())
-    write(prepared, run_directory.data)
+    receipt = prepare_to("prepared", {"train": ["tickets.jsonl"]}, PrepareSettings())     # files to files
+    prepared = prepare(["tickets.jsonl"], [], [], PrepareSettings())                      # the same in memory
 
-Steps: read, drop exact duplicates, keep what stands in given test and validation files out of train, split.
-Synthetic rows are set aside meanwhile and join train in the end, but for those that ask what is judged.
-Nothing depends on the clock or on chance: the same files and settings give the same bytes.
+Steps: read (and redact, clean, sketch) each row by itself, in as many processes as pay; then, on numbers
+alone, drop duplicates and what stands in benchmarks, keep what stands in given test and validation files out
+of train, and split. Nothing depends on the clock, on chance or on the number of processes: the same files
+and settings give the same bytes.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-import orjson
-from pydantic import Field, model_validator
-
-from tunewright.core.config import Section
-from tunewright.core.errors import ConfigError, DataError
-from tunewright.core.names import nearest
 from tunewright.core.paths import write_json, written_atomically
-from tunewright.core.records import Example, kind_of
-from tunewright.data.apart import brought_back, set_aside
+from tunewright.core.records import Example
 from tunewright.data.canonical import to_jsonl
-from tunewright.data.keys import row_key
-from tunewright.data.load import Loaded, load
-from tunewright.data.problems import RULES, Problem, problem
-from tunewright.data.split import SIDES, Side, groups_of, leaks, split
+from tunewright.data.load import load
+from tunewright.data.preparing.account import account
+from tunewright.data.preparing.compare import drop_duplicates, separate
+from tunewright.data.preparing.contaminated import drop_contaminated
+from tunewright.data.preparing.divide import divided, drop_without_time
+from tunewright.data.preparing.job import Job, do_job, workers_for
+from tunewright.data.preparing.ledger import Ledger
+from tunewright.data.preparing.made import drop_synthetic_judges
+from tunewright.data.preparing.near import contradicting_rows, find_near
+from tunewright.data.preparing.output import rejection, write_found, write_lines, write_rejected, write_sides
+from tunewright.data.preparing.refusals import refuse_mixtures, refuse_nothing_left
+from tunewright.data.preparing.settings import CompareSettings, PrepareSettings, SplitSettings
+from tunewright.data.preparing.sources import sources_of
+from tunewright.data.preparing.store import Store
+from tunewright.data.preparing.whole_file import judge_files
+from tunewright.data.problems import Problem, problem
+from tunewright.data.split import SIDES, Side
 
-WHOLE_FILE = ("bom", "crlf", "blank_lines", "ignored_keys", "no_group")
-Parts = dict[Side, list[Example]]
-
-
-class SplitSettings(Section):
-    """How rows are divided where no file of its own is given."""
-
-    validation: float = Field(default=0.1, ge=0, lt=1, description="Share of groups that watch training.")
-    test: float = Field(default=0.1, ge=0, lt=1, description="Share of groups that judge the result.")
-    seed: int = Field(default=0, description="Seed of the hash that decides the side of each group.")
-    stratify: bool = Field(default=True, description="Deal each class out by its shares.")
-
-    @model_validator(mode="after")
-    def _leaves_something_to_train_on(self) -> SplitSettings:
-        if self.validation + self.test >= 1:
-            raise ValueError(f"validation {self.validation} and test {self.test} leave nothing to train on")
-        return self
-
-
-class PrepareSettings(Section):
-    """How files are read and divided."""
-
-    columns: dict[str, str] | None = Field(None, description="Target -> column, dotted path or template.")
-    format: str | None = Field(default=None, description="Format, instead of recognising it.")
-    group: str | None = Field(default=None, description="Key whose rows must stay on one side of the split.")
-    split: SplitSettings = SplitSettings()
-    tasks: dict[str, str] = Field({}, description="File -> task; empty where all rows are for one thing.")
-    task_columns: dict[str, dict[str, str]] = Field(
-        {}, description="Task -> columns, where its files have others than ``columns`` says."
-    )
+__all__ = [
+    "CompareSettings",
+    "PrepareSettings",
+    "Prepared",
+    "SplitSettings",
+    "prepare",
+    "prepare_to",
+    "write",
+]
+FOUND = ("redactions", "review", "contradictions")  # files of what was found in rows, where it was looked for
+WORK = ".work"  # inside the directory that is being prepared, until it is
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +62,61 @@ class Prepared:
     test: list[Example]
     rejected: list[Problem]
     receipt: dict[str, Any] = field(default_factory=dict)
+    found: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+
+
+def prepare_to(
+    out: str | Path,
+    given: Mapping[Side, Sequence[str | Path]],
+    settings: PrepareSettings,
+    *,
+    workers: int | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> dict[str, Any]:
+    """Prepare files into the directory ``out`` and return the receipt; ``docs/data.md`` has the guarantees.
+
+    Interrupted work lies in ``out/.work``; the same call goes on with it. Rows of different tasks may differ
+    in kind and are never duplicates of each other, but what they ask stands on one side of the split.
+
+    Raises ``DataError`` if a file cannot be read or changes meanwhile, files differ in kind, or nothing is
+    left to train on, and ``ConfigError`` if no training row has the group key.
+    """
+    out = Path(out)
+    files = {side: given.get(side, ()) for side in SIDES}
+    sources = sources_of(files, settings.tasks, settings.columns, settings.task_columns)
+    work = out / WORK
+    do_job(Job(sources, settings, workers_for(sources, workers)), work, progress)
+    store = Store(work, sources)
+    refuse_mixtures(store, settings)
+    ledger = Ledger(store, sum(read.rows for read in store.files))
+    ledger.open(settings.row_steps())
+    drop_synthetic_judges(ledger)
+    drop_duplicates(ledger)
+    reports: dict[str, Any] = {}
+    if settings.clean is not None:
+        reports["cleaning"] = judge_files(ledger, settings.clean)
+    near = None
+    compare = settings.compare
+    if compare.near != "off":
+        near = find_near(ledger, compare.threshold, compare.near == "drop", work)
+        reports |= near.report
+    if compare.looks_for:
+        reports["contamination"] = drop_contaminated(ledger, compare)
+    separate(ledger, near.leaders if near else None)
+    if settings.split.time is not None:
+        drop_without_time(ledger, settings.split.time)
+    refuse_nothing_left(ledger)
+    sides, notes, reports["split_proof"] = divided(ledger, files, settings, near)
+    written = write_sides(out, store, ledger.left, sides)
+    write_rejected(out / "rejected.jsonl", ledger)
+    if "redact" in settings.row_steps():
+        reports["personal_data"] = write_found(out, store)
+    if near is not None:
+        write_lines(out / "contradictions.jsonl", contradicting_rows(near, store))
+    receipt = account(ledger, sides, written, notes, reports, settings)
+    write_json(out / "receipt.json", receipt)
+    shutil.rmtree(work)
+    return receipt
 
 
 def prepare(
@@ -81,227 +125,42 @@ def prepare(
     test_paths: Sequence[str | Path],
     settings: PrepareSettings,
 ) -> Prepared:
-    """Read, reject, drop exact duplicates, separate and split; see ``docs/data.md`` for the guarantees.
-
-    Rows of different tasks may differ in kind and are never duplicates of each other, but what they ask
-    stands on one side of the split, whatever their task.
-
-    Raises ``DataError`` if a file cannot be read, files differ in kind, or nothing is left to train on, and
-    ``ConfigError`` if no training row has the group key.
-    """
+    """The same as ``prepare_to``, with the rows in memory and nothing left on disk."""
     given: dict[Side, Sequence[str | Path]] = {
         "train": train_paths,
         "validation": validation_paths,
         "test": test_paths,
     }
-    loaded = {side: _load(paths, settings) for side, paths in given.items()}
-    parts: Parts = {side: loaded[side].examples for side in SIDES}
-    _one_kind(parts)
-    _grouped(loaded["train"], settings)
-    rejected = [p for side in SIDES for p in loaded[side].rejected]
-    rows_in = sum(f.rows for data in loaded.values() for f in data.files)
-    steps = [_step("read", rows_in, rejected)]
-    parts, made, unfit = set_aside(parts)
+    with TemporaryDirectory(prefix="tunewright-") as aside:
+        return read_prepared(Path(aside), prepare_to(aside, given, settings))
 
-    for name, action in (("duplicates", _without_duplicates), ("separate", _separated)):
-        before = sum(map(len, parts.values()))
-        parts, dropped = action(parts)
-        steps.append(_step(name, before, dropped))
-        rejected += dropped
-    if not (parts["train"] or made):
-        raise DataError(_nothing_left(rows_in, rejected, {f.path for f in loaded["train"].files}))
-    parts, notes = _divided(parts, given, settings.split)
-    if made or unfit:
-        parts, dropped = brought_back(parts, made)
-        steps.append(_step("synthetic", len(made) + len(unfit), [*unfit, *dropped]))
-        rejected += [*unfit, *dropped]
 
-    rows_out = sum(map(len, parts.values()))
-    assert rows_in == rows_out + len(rejected), f"{rows_in} rows in, {rows_out} out, {len(rejected)} rejected"
-    receipt = {
-        "rows_in": rows_in,
-        "rows_out": rows_out,
-        "rejected": len(rejected),
-        "kind": " and ".join(dict.fromkeys(kind_of(example) for example in parts["train"])),
-        "steps": steps,
-        "repaired": _counts([p for d in loaded.values() for p in d.problems if p.action == "repaired"]),
-        "splits": {side: _described(parts[side]) for side in SIDES},
-        **({"tasks": _by_task(parts)} if settings.tasks else {}),
-        "notes": notes + _changes([p for d in loaded.values() for p in d.problems]),
-        "settings": settings.model_dump(),
-        "files": [{"used_for": side, **asdict(facts)} for side in SIDES for facts in loaded[side].files],
+def read_prepared(directory: Path, receipt: dict[str, Any]) -> Prepared:
+    """What ``prepare_to`` wrote into ``directory``."""
+    rows = {
+        side: load([directory / f"{side}.jsonl"]).examples if receipt["splits"][side]["rows"] else []
+        for side in SIDES
     }
-    return Prepared(parts["train"], parts["validation"], parts["test"], rejected, receipt)
+    rejected = [problem(**entry) for entry in _entries(directory / "rejected.jsonl")]
+    found = {
+        name: _entries(directory / f"{name}.jsonl")
+        for name in FOUND
+        if (directory / f"{name}.jsonl").exists()
+    }
+    return Prepared(rows["train"], rows["validation"], rows["test"], rejected, receipt, found)
 
 
 def write(prepared: Prepared, directory: str | Path) -> None:
-    """Write train, validation, test and rejected ``.jsonl`` and, last, ``receipt.json``; each atomically."""
+    """Write train, validation, test and rejected ``.jsonl``, what was found, and, last, ``receipt.json``."""
     directory = Path(directory)
     for side in SIDES:
-        _write_bytes(directory / f"{side}.jsonl", to_jsonl(getattr(prepared, side)))
-    lines = [orjson.dumps(_rejection(p)) + b"\n" for p in prepared.rejected]
-    _write_bytes(directory / "rejected.jsonl", b"".join(lines))
+        with written_atomically(directory / f"{side}.jsonl") as temporary:
+            temporary.write_bytes(to_jsonl(getattr(prepared, side)))
+    write_lines(directory / "rejected.jsonl", map(rejection, prepared.rejected))
+    for name, entries in prepared.found.items():
+        write_lines(directory / f"{name}.jsonl", entries)
     write_json(directory / "receipt.json", prepared.receipt)
 
 
-def _rejection(p: Problem) -> dict[str, Any]:
-    return {"source": p.source, "line": p.line, "reason": p.reason, "detail": p.detail}
-
-
-def _load(paths: Sequence[str | Path], settings: PrepareSettings) -> Loaded:
-    """All files of one side; a row's task is that of the file it was read from."""
-    whole = Loaded([], [], [])
-    for path in paths:
-        task = settings.tasks.get(str(path))
-        columns = settings.task_columns.get(task or "", settings.columns)
-        data = load([path], columns=columns, format=settings.format, group=settings.group)
-        whole.examples.extend(_of_task(example, task) for example in data.examples)
-        whole.problems.extend(data.problems)
-        whole.files.extend(data.files)
-        whole.keys.update(data.keys)
-    return whole
-
-
-def _of_task(example: Example, task: str | None) -> Example:
-    return example if example.meta.task == task else replace(example, meta=replace(example.meta, task=task))
-
-
-def _one_kind(parts: Parts) -> None:
-    """One task is learnt from one kind of example; a mixture is a mistake in the list of files."""
-    first: dict[str | None, dict[str, str]] = {}
-    for side in SIDES:
-        for example in parts[side]:
-            first.setdefault(example.meta.task, {}).setdefault(kind_of(example), example.meta.where())
-    for task, kinds in first.items():
-        if len(kinds) > 1:
-            found = ", ".join(f"{kind} ({where})" for kind, where in kinds.items())
-            whose = f"the files of task {task!r}" if task else "the files"
-            raise DataError(f"{whose} hold different kinds of rows: {found}; prepare each kind by itself")
-
-
-def _grouped(train: Loaded, settings: PrepareSettings) -> None:
-    """Refuse a group key that no training row has: it would protect nothing, and nobody would notice."""
-    key = settings.group or (settings.columns or {}).get("group")
-    if key and train.examples and all(example.meta.group is None for example in train.examples):
-        raise ConfigError(
-            f"group: none of {len(train.examples)} training rows has {key!r}, so no rows would be kept"
-            f" together by it. {nearest(key, list(train.keys))}"
-        )
-
-
-def _nothing_left(rows_in: int, rejected: Sequence[Problem], train: set[str]) -> str:
-    """Why no row is left: what befell most of the training rows, and the first of these."""
-    told = f"no row is left to train on: {rows_in} read, {len(rejected)} rejected"
-    lost = [p for p in rejected if p.source in train]
-    if not lost:
-        return f"{told}; the training files hold no row"
-    [(reason, count)] = Counter(p.reason for p in lost).most_common(1)
-    first = next(p for p in lost if p.reason == reason)
-    return (
-        f"{told}, {count} for {reason}, the first at {first.where()}: {first.detail.rstrip('.')}."
-        f" {first.remedy} See `tunewright data check {first.source}`"
-    )
-
-
-def _changes(problems: Sequence[Problem]) -> list[str]:
-    """What was repaired or noted, as sentences: rows are counted; facts about a file come as they are."""
-    changed = {(p.reason, p.where()) for p in problems if p.action != "rejected"}
-    rows = sorted(Counter(reason for reason, _ in changed if reason not in WHOLE_FILE).items())
-    notes = [f"{count} row(s) repaired ({reason}): {RULES[reason].what}" for reason, count in rows]
-    notes += [
-        f"{p.source}: {RULES[p.reason].what} ({p.reason}): {p.detail}"
-        for p in problems
-        if p.action != "rejected" and p.reason in WHOLE_FILE
-    ]
-    return notes
-
-
-def _without_duplicates(parts: Parts) -> tuple[Parts, list[Problem]]:
-    """Drop rows of a task that are equal but for white space within a part; the first is kept."""
-    kept: Parts = {side: [] for side in SIDES}
-    dropped = []
-    for side in SIDES:
-        seen: dict[tuple[str | None, bytes], str] = {}
-        for example in parts[side]:
-            key = example.meta.task, row_key(example)
-            if key in seen:
-                dropped.append(problem(*_place(example), "duplicate", f"equal to {seen[key]}"))
-            else:
-                seen[key] = example.meta.where()
-                kept[side].append(example)
-    return kept, dropped
-
-
-def _separated(parts: Parts) -> tuple[Parts, list[Problem]]:
-    """Drop what shares a group with test from train and validation, and with validation from train."""
-    rows = [(side, example) for side in reversed(SIDES) for example in parts[side]]
-    leaders = groups_of([example for _, example in rows])
-    kept: Parts = {side: [] for side in SIDES}
-    dropped = []
-    for (side, example), leader in zip(rows, leaders, strict=True):
-        home, first = rows[leader]
-        if home == side:
-            kept[side].append(example)
-        else:
-            reason = "in_test" if home == "test" else "in_validation"
-            dropped.append(problem(*_place(example), reason, f"shares a group with {first.meta.where()}"))
-    return kept, dropped
-
-
-def _divided(
-    parts: Parts, given: dict[Side, Sequence[str | Path]], settings: SplitSettings
-) -> tuple[Parts, list[str]]:
-    """Split off from train what no file was given for."""
-    notes = [
-        f"{side}: the share {getattr(settings, side)} was not used, because files were given"
-        for side in SIDES[1:]
-        if given[side] and getattr(settings, side)
-    ]
-    notes += [
-        f"{side}: files were given, but none of their rows is left"
-        for side in SIDES[1:]
-        if given[side] and not parts[side]
-    ]
-    if not parts["train"]:
-        notes.append("no row of train is real, so none was split off; judge on real rows of your own")
-    validation = 0.0 if given["validation"] else settings.validation
-    test = 0.0 if given["test"] else settings.test
-    result = split(
-        parts["train"], validation=validation, test=test, seed=settings.seed, stratify=settings.stratify
-    )
-    assert not (found := leaks(result)), f"the split leaks: {found[:3]}"
-    divided: Parts = {
-        "train": result.train,
-        "validation": parts["validation"] or result.validation,
-        "test": parts["test"] or result.test,
-    }
-    return divided, notes + list(result.notes)
-
-
-def _place(example: Example) -> tuple[str, int]:
-    return example.meta.source, example.meta.line
-
-
-def _counts(problems: Sequence[Problem]) -> dict[str, int]:
-    return dict(sorted(Counter(p.reason for p in problems).items()))
-
-
-def _step(name: str, rows: int, dropped: Sequence[Problem]) -> dict[str, Any]:
-    return {"step": name, "in": rows, "out": rows - len(dropped), "rejected": _counts(dropped)}
-
-
-def _described(examples: Sequence[Example]) -> dict[str, Any]:
-    return {"rows": len(examples), "sha256": hashlib.sha256(to_jsonl(examples)).hexdigest()}
-
-
-def _by_task(parts: Parts) -> dict[str, dict[str, int]]:
-    """Rows of each side, by task."""
-    counts = {side: Counter(str(example.meta.task) for example in parts[side]) for side in SIDES}
-    return {
-        task: {side: counts[side][task] for side in SIDES} for task in sorted(set().union(*counts.values()))
-    }
-
-
-def _write_bytes(path: Path, content: bytes) -> None:
-    with written_atomically(path) as temporary:
-        temporary.write_bytes(content)
+def _entries(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_bytes().splitlines()]

@@ -83,16 +83,38 @@ RULES: dict[str, Rule] = {
     "bad_margin": Rule("rejected", "a margin that does not favour chosen", "Mend or drop it."),
     "bad_scores": Rule("rejected", "scores that do not rank the answers", "Give each answer its number."),
     # cleaning: texts that are mended, rows that teach nothing
+    "mojibake": Rule("repaired", "text decoded with a wrong encoding", "Read the source as UTF-8."),
+    "invisible_chars": Rule("repaired", "control, zero-width or bidi characters", "Nothing to do; removed."),
+    "unicode_form": Rule("repaired", "characters not in Unicode NFC", "Nothing to do; now in NFC."),
+    "html": Rule("repaired", "HTML tags or entities", "To keep them, set the step html: off."),
+    "template_residue": Rule("repaired", "tokens or heads of a prompt format", "Give turns, not prompts."),
+    "white_space": Rule("repaired", "stray white space", "To keep it, set the step white_space: off."),
+    "repeated_text": Rule("repaired", "text that repeats itself", "Look at what wrote the text."),
+    "refusal": Rule("rejected", "an answer that refuses", "To keep refusals, set the step refusal: off."),
+    "copied_question": Rule("rejected", "an answer that copies the question", "Write the answer."),
+    "unfilled_template": Rule("noted", "a slot like {{name}} in an answer", "Fill the slot."),
+    "truncated": Rule("noted", "an answer that breaks off", "Raise the limit that cut it, or drop the row."),
+    "ignores_input": Rule("noted", "an answer on another subject", "See if it belongs to this row."),
+    "placeholder_answer": Rule("rejected", "a placeholder (N/A, none …)", "Write the answer."),
+    "boilerplate_answer": Rule("noted", "one long answer in many rows", "Vary it, or drop some rows."),
+    "wrong_language": Rule("noted", "a row in another language", "Set the language, or drop the row."),
+    "unsettled": Rule("noted", "text that cleaning would never settle", "Look at the row; it was left."),
     # cleaning ends here
 
     # personal data and secrets
+    "personal_data": Rule("rejected", "personal data in a row", "Mask it instead, or write another row."),
     # personal data ends here
 
     # duplicates, contamination, poisoning
+    "near_duplicate": Rule("rejected", "a row like another", "Nothing to do; the best of them was kept."),
+    "near_test": Rule("rejected", "a row like one of the test data", "Nothing to do; kept there."),
+    "near_validation": Rule("rejected", "a row like one of validation", "Nothing to do; kept there."),
+    "contaminated": Rule("rejected", "a row with an item of a benchmark", "Keep it out of training."),
     # duplicates end here
 
     # preparation
     "duplicate": Rule("rejected", "the same row again", "Nothing to do; the first was kept."),
+    "no_time": Rule("rejected", "a row without the time to divide by", "Give the row a time (ISO 8601)."),
     "in_test": Rule("rejected", "a question of the test data", "Nothing to do; kept there."),
     "in_validation": Rule("rejected", "a question of validation", "Nothing to do; kept there."),
     "synthetic": Rule("rejected", "a synthetic row among those that judge", "Judge on real rows."),

@@ -31,13 +31,20 @@ class Notes:
     def ignore(self, key: str, line: int) -> None:
         self.ignored.setdefault(key, [line, 0])[1] += 1
 
+    def add(self, other: Notes) -> None:
+        """Put in what was noted of later rows."""
+        for own, more in ((self.facts, other.facts), (self.ignored, other.ignored)):
+            for name, (line, count) in more.items():
+                own.setdefault(name, [line, 0])[1] += count
+
 
 class Raw(NamedTuple):
-    """A row as it stands in the file; ``controls`` characters were removed from it."""
+    """A row as it stands in the file; ``controls`` characters were removed, ``size`` is roughly its bytes."""
 
     line: int
     value: Any
     controls: int = 0
+    size: int = 0
 
 
 def lines(stream: IO[bytes], notes: Notes) -> Iterator[tuple[int, bytes | None]]:
@@ -70,8 +77,9 @@ def json_row(line: int, raw: bytes) -> Raw:
     # A control character can stand in JSON only as one of these escapes, except U+007F.
     escaped = b"\\" in raw and any(mark in raw for mark in (b"\\u00", b"\\b", b"\\f"))
     if escaped or b"\x7f" in raw:
-        return Raw(line, *without_controls(value))
-    return Raw(line, value)
+        value, controls = without_controls(value)
+        return Raw(line, value, controls, len(raw))
+    return Raw(line, value, 0, len(raw))
 
 
 def table_row(line: int, row: dict[str, Any]) -> Raw:
@@ -81,7 +89,8 @@ def table_row(line: int, row: dict[str, Any]) -> Raw:
     except UnicodeEncodeError as error:
         byte = ord(text[error.start]) - 0xDC00
         return Raw(line, BadRow("invalid_utf8", f"byte {byte:#04x} in the row that starts here"))
-    return Raw(line, *without_controls(row)) if CONTROL.search(text) else Raw(line, row)
+    value, controls = without_controls(row) if CONTROL.search(text) else (row, 0)
+    return Raw(line, value, controls, len(text))
 
 
 def jsonl_rows(stream: IO[bytes], notes: Notes) -> Iterator[Raw]:

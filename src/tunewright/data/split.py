@@ -25,23 +25,20 @@ so.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from tunewright.core.errors import ConfigError, DataError
 from tunewright.core.hashing import unit_interval
-from tunewright.core.records import Example, Labelled
-from tunewright.data.classes import Class, class_of, labels_of, unseen
-from tunewright.data.keys import (
-    Key,
-    earlier_prompt_keys,
-    group_key,
-    prompt_key,
-    text_key,
-)
-from tunewright.data.synthetic.mark import read_mark
+from tunewright.core.records import Example
+from tunewright.data.grouping import Rows, joined
+from tunewright.data.keys import Key
+from tunewright.data.split_table import SplitTable, keys_of, table_of, unseen
 
 Side = Literal["train", "validation", "test"]
 SIDES: tuple[Side, ...] = ("train", "validation", "test")
@@ -59,10 +56,7 @@ class Split:
 
 @dataclass(frozen=True, slots=True)
 class Leak:
-    """Two rows on different sides that share a key (``kind``: group, prompt or text).
-
-    A synthetic row outside train is a leak by itself (``kind``: synthetic).
-    """
+    """Two rows on different sides that share a key (``kind``: group, prompt or text)."""
 
     kind: str
     first: str
@@ -77,23 +71,21 @@ def split(
 
     Raises ``ConfigError`` for impossible shares and ``DataError`` if there are fewer groups than sides.
     """
+    table = table_of(examples)
+    groups, opened = joined(len(examples), table.keys)
+    shares = shares_of(validation, test)
+    sides, notes = deal(table, groups, opened, shares, seed=seed, stratify=stratify)
+    parts: dict[Side, list[Example]] = {side: [] for side in SIDES}
+    for example, side in zip(examples, sides.tolist(), strict=True):
+        parts[SIDES[side]].append(example)
+    return Split(parts["train"], parts["validation"], parts["test"], tuple(notes))
+
+
+def shares_of(validation: float, test: float) -> dict[Side, float]:
+    """The share of each side, in the order in which they are served; raises ``ConfigError``."""
     if min(validation, test) < 0 or validation + test >= 1:
         raise ConfigError(f"split: validation {validation} and test {test} must be >= 0 and sum to below 1")
-    groups, opened = _joined(examples)
-    draws = {row: unit_interval("split", seed, _leader_key(examples[row]).hex()) for row in opened}
-    rows = zip(examples, groups, strict=True) if stratify else ()
-    labels = ((label, leader) for example, leader in rows for label in labels_of(example))
-    protected = {leader for _, leader in unseen(labels)}
-    shares: dict[Side, float] = {"test": test, "validation": validation, "train": 1 - validation - test}
-    dealt = _dealt(examples, draws, shares, stratify)
-    sides: dict[int, Side] = {
-        leader: "train" if leader in protected else dealt[leader] for leader in sorted(set(groups))
-    }
-    notes = _fill_empty(sides, draws, shares, protected)
-    parts: dict[Side, list[Example]] = {side: [] for side in SIDES}
-    for row, leader in enumerate(groups):
-        parts[sides[leader]].append(examples[row])
-    return Split(parts["train"], parts["validation"], parts["test"], tuple(notes))
+    return {"test": test, "validation": validation, "train": 1 - validation - test}
 
 
 def leaks(result: Split) -> list[Leak]:
@@ -112,70 +104,60 @@ def leaks(result: Split) -> list[Leak]:
 
 
 def groups_of(examples: Sequence[Example]) -> list[int]:
-    """For each row the index of its leader: the first row of the group it belongs to (union-find)."""
-    return _joined(examples)[0]
+    """For each row the index of its leader: the first row of the group it belongs to."""
+    found: list[int] = joined(len(examples), table_of(examples).keys)[0].tolist()
+    return found
 
 
-def _joined(examples: Sequence[Example]) -> tuple[list[int], list[int]]:
-    """``groups_of``, and the rows that opened a group: they shared no key with any row before them.
-
-    Every leader opened its group; a row that opened one leads no longer if a later row joined it to another.
-    """
-    parent = list(range(len(examples)))
-    owner: dict[tuple[str, Key], int] = {}
-    opened = []
-    for row, example in enumerate(examples):
-        owners = [owner.setdefault(key, row) for key in keys_of(example)]
-        if all(first == row for first in owners):
-            opened.append(row)
-        for first in owners:
-            _join(parent, first, row)
-    return [_root(parent, row) for row in range(len(examples))], opened
-
-
-def keys_of(example: Example) -> Iterator[tuple[str, Key]]:
-    """What keeps a row with others; a synthetic row also asks what the row asks that it was made from."""
-    group = group_key(example)
-    if group is not None:
-        yield "group", group
-    yield "prompt", prompt_key(example)
-    for earlier in earlier_prompt_keys(example):
-        yield "prompt", earlier
-    yield "text", text_key(example)
-    made = read_mark(example.meta.synthetic)
-    if made and made.origin:
-        yield "prompt", made.origin
+def deal(
+    table: SplitTable,
+    groups: Rows,
+    opened: NDArray[np.bool_],
+    shares: dict[Side, float],
+    *,
+    seed: int,
+    stratify: bool = True,
+) -> tuple[NDArray[np.int8], list[str]]:
+    """The side of every row (its place in ``SIDES``), and notes; ``joined`` gives ``groups``, ``opened``."""
+    openers = np.flatnonzero(opened)
+    draws = {
+        row: unit_interval("split", seed, leader.hex())
+        for row, leader in zip(openers.tolist(), _leader_keys(table, openers), strict=True)
+    }
+    labels = table.labels if stratify else table.labels[:0]
+    protected = set(groups[labels["row"][unseen(labels["id"], labels["whole"])]].tolist())
+    dealt = _dealt(table, draws, shares, stratify)
+    sides: dict[int, Side] = {
+        leader: "train" if leader in protected else dealt[leader] for leader in np.unique(groups).tolist()
+    }
+    notes = _fill_empty(sides, draws, shares, protected)
+    numbers = np.zeros(len(groups), np.int8)
+    leaders = np.fromiter(sides, np.int64, len(sides))
+    numbers[leaders] = np.fromiter((SIDES.index(side) for side in sides.values()), np.int8, len(sides))
+    return numbers[groups], notes
 
 
-def _leader_key(example: Example) -> Key:
-    return group_key(example) or prompt_key(example)
-
-
-def _root(parent: list[int], row: int) -> int:
-    while parent[row] != row:
-        parent[row] = parent[parent[row]]
-        row = parent[row]
-    return row
-
-
-def _join(parent: list[int], a: int, b: int) -> None:
-    """Join two groups; the smaller index stays the root, so that a root is always the first row."""
-    first, second = sorted((_root(parent, a), _root(parent, b)))
-    parent[second] = first
+def _leader_keys(table: SplitTable, rows: Rows) -> Iterator[bytes]:
+    """The key that draws for each of ``rows``."""
+    data = np.ascontiguousarray(table.leaders[rows]).tobytes()
+    return (data[at : at + 16] for at in range(0, len(data), 16))
 
 
 def _dealt(
-    examples: Sequence[Example], draws: dict[int, float], shares: dict[Side, float], stratify: bool
+    table: SplitTable, draws: dict[int, float], shares: dict[Side, float], stratify: bool
 ) -> dict[int, Side]:
     """The side of each row that opened a group, in file order; see the module for the rule and its bound."""
-    given: dict[Class, Counter[Side]] = defaultdict(Counter)
-    classes = {row: class_of(examples[row]) if stratify else None for row in draws}
-    labels = [(known, row) for row, known in classes.items() if known and isinstance(examples[row], Labelled)]
-    first = {row for _, row in unseen(labels)}
+    rows = np.fromiter(draws, np.int64, len(draws))
+    classes = table.classes[rows]
+    ids = classes["id"] if stratify else np.zeros(len(rows), np.uint64)
+    _, places, sizes = np.unique(ids, return_inverse=True, return_counts=True)
+    alone = (sizes[places] == 1) | (ids == 0)  # a class of one needs no account of what it was given
+    labelled = np.flatnonzero((classes["labelled"] == 1) & (ids != 0))
+    first = set(rows[labelled[unseen(ids[labelled], classes["whole"][labelled])]].tolist())
+    given: dict[int, Counter[Side]] = {}
     sides: dict[int, Side] = {}
-    for row, u in draws.items():
-        known = classes[row]
-        counts = given[known] if known else Counter[Side]()
+    for (row, u), known, single in zip(draws.items(), ids.tolist(), alone.tolist(), strict=True):
+        counts = Counter[Side]() if single else given.setdefault(known, Counter())
         number = counts.total() + 1
         owed = {side: number * share - counts[side] for side, share in shares.items()}
         sides[row] = "train" if row in first else _owed_side(u, owed)

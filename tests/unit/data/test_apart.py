@@ -94,16 +94,16 @@ def test_synthetic_rows_move_no_real_row_and_only_those_of_train_stay(tmp_path):
     for files in ([main, made], [made, main]):
         found = prepare(files, [], [], SHARES)
         assert (found.validation, found.test) == (plain.validation, plain.test)
-        assert found.train[: len(plain.train)] == plain.train
-        kept = found.train[len(plain.train) :]
+        assert [e for e in found.train if not e.meta.synthetic] == plain.train
+        kept = [e for e in found.train if e.meta.synthetic]
         assert [e.meta.line for e in kept] == [e.meta.line for e in plain.train]
         reasons = [p.reason for p in found.rejected]
         assert reasons.count("in_test") == len(plain.test)
         assert reasons.count("in_validation") == len(plain.validation)
         assert found.receipt["steps"][-1] == {
             "step": "synthetic",
-            "in": 40,
-            "out": len(kept),
+            "in": 80,
+            "out": 40 + len(kept),
             "rejected": {"in_test": len(plain.test), "in_validation": len(plain.validation)},
         }
         assert not leaks(Split(found.train, found.validation, found.test))
@@ -124,7 +124,7 @@ def test_they_are_kept_out_of_given_files_and_give_way_to_equal_real_rows(tmp_pa
     )
     assert [e.meta.synthetic for e in found.train if e.meta.synthetic] == ["by hand"]
     told = {(p.source.rpartition("/")[2], p.line): p.reason for p in found.rejected}
-    assert told[("made.jsonl", 20)] == "in_test"
+    assert told[("made.jsonl", 20)] == "duplicate"  # of a real row, which test then takes out
     assert found.receipt["rows_in"] == found.receipt["rows_out"] + found.receipt["rejected"] == 18
     assert told[("made.jsonl", 1)] == "synthetic"
 

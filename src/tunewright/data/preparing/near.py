@@ -1,0 +1,153 @@
+"""Near-duplicates and contradictions among the rows that are left, found on disk over all parts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tunewright.data.dedupe.best import DROPPED, REASONS, dropped
+from tunewright.data.dedupe.best import FACTS as CHOICE
+from tunewright.data.dedupe.clusters import Clusters, clusters
+from tunewright.data.dedupe.contradictions import Contradiction, Said, contradictions, label_conflicts
+from tunewright.data.dedupe.crossing import recheck
+from tunewright.data.dedupe.ordered import Space
+from tunewright.data.dedupe.report import cluster_report, contradiction_report, label_report
+from tunewright.data.dedupe.similar import Comparer
+from tunewright.data.dedupe.sketch import BANDS, row_text
+from tunewright.data.dedupe.union import Rows
+from tunewright.data.grouping import KEY, first_rows
+from tunewright.data.preparing.ledger import Ledger
+from tunewright.data.preparing.store import Store
+from tunewright.data.split import SIDES
+
+AFTER_REAL = 1 << 15  # repairs that a synthetic row is held to have, so that a real one stays for it
+GIVEN = {"test": 2, "validation": 1, "train": 0}
+
+
+@dataclass(frozen=True, slots=True)
+class Near:
+    """Clusters of near-duplicates over all rows, what is reported of them, and rows that contradict."""
+
+    leaders: Rows
+    report: dict[str, Any]
+    contradicting: list[Contradiction]
+
+
+def find_near(ledger: Ledger, threshold: float, drop: bool, scratch: Path) -> Near:
+    """Find clusters and contradictions among the rows that are left; ``drop`` keeps the best of a cluster."""
+    store = ledger.store
+    comparer = Comparer(lambda row: row_text(store.example(row)))
+    exact = _exact(store)
+    found = clusters(
+        _Bands(store), lambda row: row_text(store.example(row)), threshold, exact.copy(), space=Space(scratch)
+    )
+    found = _among(found, ledger)
+    contradicting = contradictions(
+        _said(store, ledger), comparer, np.array(store.facts["label"]) != 0, threshold, Space(scratch)
+    )
+    labels = label_conflicts(found, np.array(store.facts["label"]))
+    report = {
+        "near_duplicates": cluster_report(found, store.where),
+        "contradictions": contradiction_report(contradicting, store.where),
+        "label_conflicts": label_report(labels, store.where),
+    }
+    if drop:
+        lost = dropped(found, _choices(store), comparer, None, threshold)
+        _drop(ledger, lost[ledger.left[lost["row"]]])
+    return Near(found.leaders, report, [*contradicting.found, *labels])
+
+
+def rejoined(near: Near, ledger: Ledger, sides: np.ndarray[Any, Any], threshold: float) -> tuple[Near, int]:
+    """Look for near-duplicates on two sides afresh, without trusting the clusters; those found are joined.
+
+    Returns the clusters with them, and how many pairs were found.
+    """
+    store = ledger.store
+    held = ledger.left & (sides != SIDES.index("train"))
+    train = ledger.left & ~held
+    crossed = recheck(_texts(store, held), _texts(store, train), threshold)
+    leaders = near.leaders.copy()
+    for one in crossed:
+        first, second = sorted((int(leaders[one.first]), int(leaders[one.second])))
+        leaders[leaders == second] = first
+    return Near(leaders, near.report, near.contradicting), len(crossed)
+
+
+class _Bands:
+    """The sketches in the parts, as ``clusters`` reads them."""
+
+    def __init__(self, store: Store) -> None:
+        self.rows = store.rows
+        self.bands = BANDS
+        self.column = store.band
+
+
+def _exact(store: Store) -> Rows:
+    """The first row of the exact duplicates of every row, whatever its side."""
+    keys = np.zeros(store.rows, KEY)
+    keys["row"], keys["a"], keys["b"] = np.arange(store.rows), store.facts["a"], store.facts["b"]
+    return first_rows(keys)
+
+
+def _among(found: Clusters, ledger: Ledger) -> Clusters:
+    """The clusters without rows that are gone; none of those leads, because an equal row is before it."""
+    leaders = np.where(ledger.left, found.leaders, np.arange(len(found.leaders)))
+    return Clusters(leaders, found.similarity, found.comparisons)
+
+
+def _choices(store: Store) -> np.ndarray[Any, Any]:
+    """What decides which row of a cluster stays."""
+    facts = np.zeros(store.rows, CHOICE)
+    facts["given"] = np.array([GIVEN[side] for side in SIDES], np.uint8)[store.sides]
+    for name, own in (
+        ("repairs", "repairs"),
+        ("redactions", "redactions"),
+        ("words", "words"),
+        ("says", "label"),
+    ):
+        facts[name] = store.facts[own]
+    facts["repairs"] += np.where(store.facts["synthetic"] == 1, AFTER_REAL, 0).astype(np.uint16)
+    return facts
+
+
+def _said(store: Store, ledger: Ledger) -> Iterator[tuple[Rows, Said]]:
+    """What the rows that are left ask and say, part by part."""
+    for start, end in zip(store.starts[:-1].tolist(), store.starts[1:].tolist(), strict=True):
+        rows = start + np.flatnonzero(ledger.left[start:end])
+        facts = store.facts[rows]
+        yield rows, Said(np.ascontiguousarray(facts["question"]), np.array(facts["says"]))
+
+
+def _drop(ledger: Ledger, lost: np.ndarray[Any, Any]) -> None:
+    kept = dict(
+        zip(
+            lost["row"].tolist(),
+            zip(lost["kept"].tolist(), lost["similarity"].tolist(), strict=True),
+            strict=True,
+        )
+    )
+
+    def detail(store: Store, row: int) -> str:
+        other, similarity = kept[row]
+        return f"like {store.where(other)} ({similarity:.2f})"
+
+    assert lost.dtype == DROPPED
+    ledger.drop(
+        "near_duplicates", lost["row"].copy(), [REASONS[reason] for reason in lost["reason"].tolist()], detail
+    )
+
+
+def _texts(store: Store, which: np.ndarray[Any, np.dtype[np.bool_]]) -> Iterator[tuple[int, str]]:
+    for row, (here, example) in enumerate(zip(which.tolist(), store.examples(), strict=True)):
+        if here:
+            yield row, row_text(example)
+
+
+def contradicting_rows(near: Near, store: Store) -> Iterator[dict[str, Any]]:
+    """For each question with answers that do not agree: how many rows and answers, and their places."""
+    for one in near.contradicting:
+        yield {"rows": one.count, "answers": one.answers, "places": [store.where(row) for row in one.rows]}

@@ -1,0 +1,52 @@
+"""From settings to the steps for single rows: the one place that knows every step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from tunewright.data.columns import MISSING, lookup
+from tunewright.data.contamination.index import Index
+from tunewright.data.contamination.known import known
+from tunewright.data.contamination.ngrams import items_of
+from tunewright.data.load import load
+from tunewright.data.preparing.settings import CompareSettings, PrepareSettings
+from tunewright.data.preparing.stage import Stage
+from tunewright.data.redact.keys import redaction_key
+from tunewright.data.redact.redactor import Redactor
+from tunewright.data.split_time import seconds_of
+
+
+def stage_of(settings: PrepareSettings) -> Stage:
+    """The steps that ``settings`` switch on."""
+    return Stage(
+        redact=_redactor(settings),
+        clean=settings.clean,
+        near=settings.compare.near != "off",
+        index=_index(settings.compare) if settings.compare.looks_for else None,
+        time=_time_under(settings.split.time) if settings.split.time else None,
+    )
+
+
+def _redactor(settings: PrepareSettings) -> Redactor | None:
+    """What takes personal data out, with the user's key and what people have decided."""
+    if settings.redact is None or not settings.redact.active:
+        return None
+    return Redactor(settings.redact, redaction_key(settings.redact.key_file), settings.decided())
+
+
+def _index(settings: CompareSettings) -> Index:
+    """The items of the user's benchmarks and, if they are wanted, of the bundled public test sets."""
+    parts = [Index.build(name, items_of(load([file]).examples)) for name, file in settings.benchmarks.items()]
+    return Index.merged([*parts, *([known()] if settings.known != "off" else [])])
+
+
+def _time_under(key: str) -> Callable[[dict[str, Any]], float]:
+    """Seconds since 1970 of what stands under ``key`` (a dotted path) of a row; NaN without a time."""
+
+    def time_of(row: dict[str, Any]) -> float:
+        value = lookup(row, key)
+        return math.nan if value is MISSING else seconds_of(value)
+
+    return time_of

@@ -1,0 +1,1 @@
+"""Personal data and secrets in raw rows: found, replaced, asked about; see ``redactor.py``."""
