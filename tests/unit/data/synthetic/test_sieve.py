@@ -5,6 +5,7 @@ import pytest
 from tunewright.core.records import Conversation, Message, Meta, Preference
 from tunewright.data.keys import prompt_key
 from tunewright.data.synthetic.mark import Mark
+from tunewright.data.synthetic.near import near_texts
 from tunewright.data.synthetic.sieve import sift
 
 TEST = "Where in the old town can I leave my bicycle over night?"
@@ -76,3 +77,12 @@ def test_near_duplicates_are_found_by_whoever_is_asked():
         (1, "near_duplicate", "nearly equal to x.jsonl:9"),
         (3, "near_duplicate", "nearly equal to x.jsonl:2"),
     ]
+
+
+def test_near_texts():
+    long = "If a parcel has been damaged on its way, may I send it back to you without paying for the postage"
+    texts = [f"{long}?", "Where is my card?", f"{long} myself?", f"{long}!", "", "\x1e a \x1f"]
+    assert near_texts(texts) == [0, 1, 0, 0, 4, 5]
+    assert near_texts([]) == []
+    kept, left = sift([chat(texts[2]), chat(texts[1])], [chat(texts[0], 9)], [], near_texts)
+    assert [item.reason for item in left] == ["near_duplicate"] and len(kept) == 1
