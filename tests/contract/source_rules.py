@@ -29,7 +29,7 @@ LIGHT = {"core", "data", "registry"}  # these work without any of HEAVY
 HEAVY = {"torch", "transformers", "peft"}
 # The command line reads its words before it loads anything heavy: module -> what it may import late.
 LATE = {
-    "cli.main": {"", "cli.commands", "cli.data", "cli.adapters", "cli.synthesize"},
+    "cli.main": {"", "cli.commands", "cli.data", "cli.adapters", "cli.review", "cli.synthesize"},
     "cli.data": {"run.looking"},
     "cli.synthesize": {"run.local_writer"},
 }

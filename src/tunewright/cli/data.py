@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from tunewright.core.errors import ConfigError, RunError
 from tunewright.data import check as checking
 from tunewright.data.check_view import check_lines
 from tunewright.data.pipeline import WORK, PrepareSettings, prepare_to
+from tunewright.data.split import SIDES, Side
 from tunewright.run.yaml_text import parse_override
 
 
@@ -40,9 +42,7 @@ def prepare(
 
     ``given`` are settings as the command line names them, ``settings`` more as ``section.key=value``.
     """
-    left = {path.name for path in out.iterdir()} if out.is_dir() else set()
-    if (out.exists() and not out.is_dir()) or left - {WORK}:
-        raise RunError(f"{out} is not empty; choose another directory with --out")
+    _refuse_in_use(out)
     values = _values(given)
     for text in settings:
         name, value = parse_override(text)
@@ -54,6 +54,28 @@ def prepare(
         workers=workers,
     )
     output.emit(receipt, as_json, _receipt_lines(receipt, out))
+
+
+def prepare_again(directory: Path, out: Path, as_json: bool) -> None:
+    """Prepare the files that ``directory`` was prepared from into ``out``, as it was decided since."""
+    path = directory / "receipt.json"
+    if not path.is_file():
+        raise RunError(f"{path}: no such file; {directory} is not a prepared directory")
+    _refuse_in_use(out)
+    receipt = json.loads(path.read_text(encoding="utf-8"))
+    values = {**receipt["settings"], "decisions": str(directory)}
+    files: dict[Side, list[str]] = {side: [] for side in SIDES}
+    for facts in receipt["files"]:
+        files[facts["used_for"]].append(facts["path"])
+    again = prepare_to(out, files, build(PrepareSettings, values, where=str(path)))
+    output.emit(again, as_json, _receipt_lines(again, out))
+
+
+def _refuse_in_use(out: Path) -> None:
+    """Raise ``RunError`` for a directory that holds anything but the work of an interrupted preparation."""
+    left = {path.name for path in out.iterdir()} if out.is_dir() else set()
+    if (out.exists() and not out.is_dir()) or left - {WORK}:
+        raise RunError(f"{out} is not empty; choose another directory")
 
 
 def _values(given: dict[str, Any]) -> dict[str, Any]:

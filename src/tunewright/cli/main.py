@@ -243,6 +243,28 @@ def data_prepare(
     commands.prepare(files, out, given, settings or [], workers, as_json)
 
 
+@data_app.command("review")
+def data_review(
+    directory: Annotated[Path, typer.Argument(help="Prepared directory.")],
+    listed: Annotated[bool, typer.Option("--list", help="List the questions; ask nothing.")] = False,
+    decide: Annotated[
+        list[str] | None, typer.Option(help="ID=mask, pseudonym, drop or keep; repeatable.")
+    ] = None,
+    apply: Annotated[
+        Path | None, typer.Option(help="New directory: prepare the same files again, as it was decided.")
+    ] = None,
+    key: Annotated[Path | None, typer.Option(help="File with the key, if it is not your own.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Decide on uncertain findings, one by one, each shown where it stands; decisions are remembered."""
+    from tunewright.cli import data, review
+
+    if apply is None:
+        review.review(directory, decide or [], listed, as_json, key and str(key))
+    else:
+        data.prepare_again(directory, apply, as_json)
+
+
 @data_app.command("show")
 def data_show(
     file: Annotated[Path, typer.Argument(help="Data file.")],

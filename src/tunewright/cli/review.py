@@ -119,7 +119,7 @@ def _ask_all(
     now = decisions(directory)
     open_ = sum(id_ not in now for id_ in by_id)
     console.print(
-        f"{len(by_id)} questions, {open_} open. Run `tunewright data prepare` again to apply decisions."
+        f"{len(by_id)} questions, {open_} open. `tunewright data review {directory} --apply NEW` prepares anew, as decided."
     )
 
 
