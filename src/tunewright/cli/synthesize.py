@@ -12,7 +12,7 @@ from tunewright.cli import output
 from tunewright.cli.console import ConsoleObserver
 from tunewright.core.config import Section, build
 from tunewright.core.endpoint import Endpoint, check_url, key_from
-from tunewright.data.synthetic.near import near_texts
+from tunewright.data.near import near_texts
 from tunewright.data.synthetic.reasons import REASONS
 from tunewright.run.synthesize import Budget, Inputs, SynthesisSettings, synthesize
 from tunewright.run.writers import ServerWriter, Writer

@@ -4,8 +4,8 @@ import pytest
 
 from tunewright.core.records import Conversation, Message, Meta, Preference
 from tunewright.data.keys import prompt_key
+from tunewright.data.near import near_texts
 from tunewright.data.synthetic.mark import Mark
-from tunewright.data.synthetic.near import near_texts
 from tunewright.data.synthetic.sieve import sift
 
 TEST = "Where in the old town can I leave my bicycle over night?"
