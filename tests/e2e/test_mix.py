@@ -5,9 +5,12 @@ import json
 import pytest
 
 from tests.e2e.conftest import COLOURS, THINGS, settings, write_messages
+from tunewright.core.errors import ConfigError
 from tunewright.core.events import silent
 from tunewright.run.judge import Judging, evaluate
 from tunewright.run.planning import lines, plan
+from tunewright.run.resolve import resolve
+from tunewright.run.rlhf import phases
 from tunewright.run.train import train
 
 UNSEEN = ("bed", "log", "egg", "key")
@@ -75,8 +78,41 @@ def test_plan_shows_the_mixture(learnt, tmp_path):
     facts = plan(settings(base, second, tmp_path / "run", *FULL, mix, "data.split.test=0"), silent)
     main, mixed = facts["mix"]
     assert (mixed["rows"], mixed["weight"], main["source"]) == (9, 0.4, "main")
-    assert main["share_of_trained_tokens"] + mixed["share_of_trained_tokens"] == pytest.approx(1, abs=1e-5)
-    assert mixed["share_of_trained_tokens"] < mixed["share"]  # its answers are shorter
-    text = [line for line in lines(facts) if "of the trained tokens" in line]
+    assert main["share_of_tokens"] + mixed["share_of_tokens"] == pytest.approx(1, abs=1e-5)
+    assert mixed["share_of_tokens"] < mixed["share"]  # its answers are shorter
+    text = [line for line in lines(facts) if "of the tokens" in line]
     assert text[0].startswith("mixture         main: ") and f"{first}: 9 rows, " in text[1]
     assert "weight 0.4" in text[1]
+
+
+def test_every_objective_knows_the_source_of_its_rows(tiny, tmp_path):
+    """A head learns no token, so those that are read are counted; pairs have branches."""
+    folder = tmp_path
+
+    def put(name, rows):
+        (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        return folder / name
+
+    kinds = {
+        "classify": lambda i: {"text": f"text {i}", "label": "ab"[i % 2]},
+        "dpo": lambda i: {"prompt": f"{i}?", "chosen": f"good {i}", "rejected": f"bad {i}"},
+        "text": lambda i: {"text": f"The document of number {i}."},
+    }
+    for objective, row in kinds.items():
+        main = put(f"{objective}.jsonl", [row(i) for i in range(40)])
+        more = put(f"{objective}-more.jsonl", [row(i) for i in range(100, 150)])
+        values = {"model.name": str(tiny), "data.train": str(main), "data.mix": {str(more): 0.5}}
+        facts = plan(resolve(None, None, {**values, "objective.name": objective}), silent)
+        own, mixed = facts["mix"]
+        assert own["rows"] == mixed["rows"] and 0.4 < mixed["share_of_tokens"] < 0.65, objective
+
+
+def test_rlhf_takes_it_in_one_phase(tiny, tmp_path):
+    data = {name: f"{name}.jsonl" for name in ("demonstrations", "comparisons", "prompts")}
+    words = ("objective.name=rlhf", "data.mix={g.jsonl: 0.2}", "data.train=" + json.dumps(data))
+    whole = settings(tiny, "x.jsonl", tmp_path / "run", *words)
+    with pytest.raises(ConfigError, match=r"give it to one of them, as in objective\.sft="):
+        phases(whole.recipe, tmp_path)
+    words = (words[0], words[2], "objective.sft={data.mix: {g.jsonl: 0.2}}")
+    found = phases(settings(tiny, "x.jsonl", tmp_path / "run", *words).recipe, tmp_path)
+    assert found["sft"].recipe.data.mix and not found["reward"].recipe.data.mix

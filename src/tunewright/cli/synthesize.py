@@ -12,6 +12,7 @@ from tunewright.cli import output
 from tunewright.cli.console import ConsoleObserver
 from tunewright.core.config import Section, build
 from tunewright.core.endpoint import Endpoint, check_url, key_from
+from tunewright.data.near import near_texts
 from tunewright.data.synthetic.reasons import REASONS
 from tunewright.run.synthesize import Budget, Inputs, SynthesisSettings, synthesize
 from tunewright.run.writers import ServerWriter, Writer
@@ -35,8 +36,8 @@ class ServerSettings(Section):
 def command(files: Sequence[Path], out: Path, options: dict[str, Any], as_json: bool) -> None:
     """Make the rows and print their account.
 
-    ``options``: those of ``SynthesisSettings``, ``Budget`` and ``ServerSettings`` by name, and ``real``, ``test``
-    and ``columns``; what is ``None`` keeps its default.
+    ``options``: those of ``SynthesisSettings``, ``Budget`` and ``ServerSettings`` by name, and ``real``,
+    ``test`` and ``columns``; what is ``None`` keeps its default.
     """
     given = {name: value for name, value in options.items() if value is not None}
     settings = build(SynthesisSettings, _of(SynthesisSettings, given), where="data synthesize")
@@ -49,7 +50,8 @@ def command(files: Sequence[Path], out: Path, options: dict[str, Any], as_json: 
         output.columns_of(given.get("columns")),
     )
     writer = _writer(settings.model, server)
-    receipt = synthesize(inputs, settings, writer, out, budget=budget, observe=ConsoleObserver())
+    observe = ConsoleObserver()
+    receipt = synthesize(inputs, settings, writer, out, budget=budget, similar=near_texts, observe=observe)
     output.emit(receipt, as_json, receipt_lines(receipt, out))
 
 
@@ -65,8 +67,6 @@ def receipt_lines(receipt: dict[str, Any], out: Path) -> list[str]:
     ]
     if receipt["stopped"]:
         lines.append(f"note: stopped at {receipt['stopped']}, {receipt['not_asked']} requests were not sent")
-    if receipt["near_duplicates"] == "not looked for":
-        lines.append("note: only equal rows count as duplicates here")
     return [*lines, f"receipt: {out / 'receipt.json'}"]
 
 

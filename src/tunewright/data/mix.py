@@ -10,7 +10,7 @@ to a source takes the place of at most one other, and a larger share holds all r
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from tunewright.core.errors import ConfigError, DataError
@@ -18,7 +18,7 @@ from tunewright.core.hashing import unit_interval
 from tunewright.core.records import Example, kind_of
 from tunewright.data.apart import kept_apart, key_in_task, not_yet_there
 from tunewright.data.keys import row_key, texts_of
-from tunewright.data.problems import Problem
+from tunewright.data.problems import Problem, problem
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +60,14 @@ class Sides:
     test: Sequence[Example]
 
 
-def portions(main: Sides, sources: Sequence[Source], seed: int) -> list[Portion]:
+Near = Callable[[Sequence[Example]], Sequence[int]]
+"""(rows) -> for each the index of the first of its cluster of near-duplicates; its own where it is alone."""
+
+
+def portions(main: Sides, sources: Sequence[Source], seed: int, near: Near | None = None) -> list[Portion]:
     """What is taken of each source; the training rows are the main ones and then these, in order.
+
+    With ``near`` no near-duplicate of a row that judges is taken.
 
     Raises ``ConfigError`` for weights that leave nothing for the main rows, and ``DataError`` for a source
     whose rows are of another kind than the main ones of their task.
@@ -75,11 +81,12 @@ def portions(main: Sides, sources: Sequence[Source], seed: int) -> list[Portion]
     for source in sources:
         _check_kind(source, kinds)
         apart, asked = kept_apart(source.rows, main.validation, main.test)
+        apart, alike = _unlike(apart, main, near) if near else (apart, [])
         candidates, doubled = not_yet_there(apart, seen)
         wanted = round(len(main.train) * source.weight / (1 - total))
         rows = [replace(e, meta=replace(e.meta, mixed=source.name)) for e in candidates]
         taken = drawn(rows, _allowed(source, wanted, len(rows)), seed)
-        found.append(Portion(source, wanted, len(rows), taken, [*asked, *doubled]))
+        found.append(Portion(source, wanted, len(rows), taken, [*asked, *alike, *doubled]))
     return found
 
 
@@ -106,6 +113,22 @@ def shares(parts: Mapping[str, Iterable[Example]]) -> dict[str, dict[str, float]
         }
         for name, (own_rows, own_characters) in counts.items()
     }
+
+
+def _unlike(rows: list[Example], main: Sides, near: Near) -> tuple[list[Example], list[Problem]]:
+    """The rows that are in no cluster with a row that judges, and a ``Problem`` for each other."""
+    judging = [*main.test, *main.validation]
+    kept: list[Example] = []
+    dropped: list[Problem] = []
+    for row, first in zip(rows, near([*judging, *rows])[len(judging) :], strict=True):
+        if first >= len(judging):
+            kept.append(row)
+            continue
+        reason = "in_test" if first < len(main.test) else "in_validation"
+        where = judging[first].meta.where()
+        place = row.meta.source, row.meta.line
+        dropped.append(problem(*place, reason, f"nearly equal to {where}"))
+    return kept, dropped
 
 
 def _allowed(source: Source, wanted: int, candidates: int) -> int:

@@ -15,7 +15,7 @@ from tunewright.run.writers import Body
 
 
 class LocalWriter:
-    """Writes with the model ``name``. Sampling depends on the request alone, not on what is asked beside it."""
+    """Writes with the model ``name``; a reply depends on its request alone."""
 
     def __init__(self, name: str, at_once: int = 8) -> None:
         self.where = "this machine"

@@ -14,6 +14,7 @@ from tunewright.core.records import Example
 from tunewright.data.canonical import to_jsonl
 from tunewright.data.load import Loaded, load
 from tunewright.data.mix import Portion, Sides, Source, portions, shares
+from tunewright.data.near import near_rows
 from tunewright.data.pipeline import Prepared
 from tunewright.run.recipe import MixSection, Recipe
 from tunewright.run.task_files import files_of
@@ -37,7 +38,7 @@ def with_mixed_in(recipe: Recipe, prepared: Prepared) -> Prepared:
         Source(name, _of_task(read[name].examples, source.task), source.weight, source.cap, source.repeat)
         for name, source in wanted.items()
     ]
-    taken = portions(main, sources, recipe.train.seed)
+    taken = portions(main, sources, recipe.train.seed, near_rows)
     train = [*prepared.train, *(row for portion in taken for row in portion.rows)]
     unreadable = [p for loaded in read.values() for p in loaded.rejected]
     rejected = [*prepared.rejected, *unreadable, *(p for portion in taken for p in portion.dropped)]

@@ -89,20 +89,24 @@ def megabytes(text: str) -> float:
 
 
 def _mix(splits: Prepared, train: Sequence[Tokens]) -> list[dict[str, Any]]:
-    """What was mixed in and the main rows, each with its share of the rows and of the trained tokens."""
+    """What was mixed in and the main rows, each with its share of the rows and of the tokens.
+
+    Those are the tokens that are learnt, or all that are read where a head learns or answers are sampled.
+    """
     if "mix" not in splits.receipt:
         return []
-    trained = Counter[str]()
+    learns = any(tokens.trained for tokens in train)
+    counts = Counter[str]()
     for tokens in train:
-        trained[tokens.meta.mixed or MAIN] += tokens.trained
-    whole = max(trained.total(), 1)
+        counts[tokens.meta.mixed or MAIN] += tokens.trained if learns else tokens.size
+    whole = max(counts.total(), 1)
     mix = splits.receipt["mix"]
     return [
         {
             "source": facts.get("source", MAIN),
             "rows": facts["rows"],
             "share": facts["share"],
-            "share_of_trained_tokens": round(trained[facts.get("source", MAIN)] / whole, 6),
+            "share_of_tokens": round(counts[facts.get("source", MAIN)] / whole, 6),
             **({"weight": facts["weight"]} if "weight" in facts else {}),
         }
         for facts in (mix[MAIN], *mix["sources"])
@@ -115,7 +119,7 @@ def _mix_lines(mix: Sequence[dict[str, Any]]) -> Iterator[str]:
         rows = f"{facts['rows']} rows, {facts['share']:.1%}{asked}"
         yield (
             f"{'' if number else 'mixture':<15} {facts['source']}: {rows};"
-            f" {facts['share_of_trained_tokens']:.1%} of the trained tokens"
+            f" {facts['share_of_tokens']:.1%} of the tokens"
         )
 
 

@@ -53,6 +53,11 @@ def phases(recipe: Recipe, root: Path) -> dict[str, Resolved]:
         raise ConfigError(
             "objective rlhf needs data.train: {demonstrations: FILE, comparisons: FILE, prompts: FILE}"
         )
+    if recipe.data.mix:
+        raise ConfigError(
+            "data.mix: the phases of objective rlhf learn from rows of different kinds; give it to one of"
+            " them, as in objective.sft={data.mix: {FILE: 0.2}}"
+        )
     folders = {name: root / PHASES / name for name in ("sft", "reward")} | {"policy": root}
     tuned = str(folders["sft"] / "model")
     own = {

@@ -19,13 +19,14 @@ Body = dict[str, Any]
 
 
 class Writer(Protocol):
-    """Answers requests, each a body of the chat-completions protocol.
+    """Answers requests, each a body of the chat-completions protocol."""
 
-    ``where`` is what of it stands in a receipt; ``at_once`` how many requests are under way together.
-    """
-
-    where: str
     at_once: int
+    """Requests that are given together."""
+
+    @property
+    def where(self) -> str:
+        """What of it stands in a receipt."""
 
     def write(self, bodies: Sequence[Body]) -> Iterator[Completion | Failure]:
         """The replies in order."""

@@ -7,6 +7,7 @@ import pytest
 from tunewright.core.errors import ConfigError, DataError
 from tunewright.core.records import Conversation, Message, Meta, Text
 from tunewright.data.mix import Sides, Source, drawn, portions, shares
+from tunewright.data.near import near_rows
 
 
 def chat(question, answer="yes", line=0, source="a.jsonl", **meta):
@@ -117,3 +118,14 @@ def test_shares_count_rows_and_characters():
     found = shares({"main": [chat("12345", "12345")] * 3, "g": [chat("1" * 65, "12345")]})
     assert found["g"] == {"rows": 1, "share": 0.25, "characters": 70, "share_of_characters": 0.7}
     assert shares({"main": []})["main"]["share"] == 0
+
+
+def test_near_duplicates_of_judging_rows_stay_out():
+    long = "If a parcel has been damaged on its way, may I send it back to you without paying for the postage"
+    main = Sides(MAIN.train, [chat(f"{long} at all?", "Of course.", 3)], [chat("Short question?")])
+    rows = [chat(f"{long} at all, then?", "Of course.", 5), chat("Where is the harbour?", "There.", 6)]
+    for near, kept in ((near_rows, [6]), (None, [5, 6])):
+        [portion] = portions(main, [Source("g", rows, 0.5)], 0, near)
+        assert [e.meta.line for e in portion.rows] == kept
+        told = [(p.line, p.reason, p.detail) for p in portion.dropped]
+        assert told == ([(5, "in_validation", "nearly equal to a.jsonl:3")] if near else [])

@@ -1,5 +1,7 @@
 """Questions, readings and likelihoods against hand-made and plain-transformers values."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -136,6 +138,8 @@ def test_shots_differ_in_their_answers_and_do_not_depend_on_order():
     assert len(choose_shots(rows, 5, seed=1)) == 5 and len(choose_shots(rows, 99, seed=1)) == 9
     assert any(choose_shots(rows, 3, seed=s) != shots for s in range(2, 9))
     assert choose_shots([Text("x")], 3, seed=1) == []
+    mixed = [replace(row, meta=replace(row.meta, mixed="g.jsonl")) for row in rows]
+    assert choose_shots([*mixed[:7], *rows[7:]], 9, seed=1) == choose_shots(rows[7:], 9, seed=1)
 
 
 def test_shots_stand_between_the_system_message_and_the_question():

@@ -1,4 +1,4 @@
-"""Why something that a model wrote, or was to write from, is not used; one table, in ``docs/synthetic.md``."""
+"""Why something that a model wrote, or was to write from, is not used; see ``docs/synthetic.md``."""
 
 from __future__ import annotations
 

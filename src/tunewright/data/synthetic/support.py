@@ -71,7 +71,8 @@ def words_of(text: str) -> Words:
 def unsupported(question: str, answer: str, passage: str) -> str | None:
     """What of a question and its answer the passage does not say, in words; ``None`` if all is there.
 
-    Words that the answer takes from the question count neither way, numbers and names always do.
+    Words that the answer takes from the question count only where it has no others; numbers and names always
+    do.
     """
     asked, said, known = words_of(question), words_of(answer), words_of(passage)
     have = frozenset(known.content)
@@ -81,7 +82,7 @@ def unsupported(question: str, answer: str, passage: str) -> str | None:
         return f"{len(extra)} name(s) that the passage does not have"
     if said.denies and not known.denies:
         return "the answer denies something, and the passage nothing"
-    own = [word for word in said.content if word not in frozenset(asked.content)]
+    own = [word for word in said.content if word not in frozenset(asked.content)] or said.content
     if not own and not said.numbers:
         return "the answer holds nothing that could be looked up in the passage"
     missing = sum(word not in have for word in own)
