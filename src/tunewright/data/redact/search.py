@@ -95,7 +95,7 @@ def same_people(row: Sequence[Searched]) -> list[Searched]:
     pattern = re.compile(r"(?<![\w@.-])(?:" + "|".join(map(re.escape, firm)) + r")(?![\w@]|\.\w)")
     result = []
     for s in row:
-        taken = [f for f in s.found if f.type == "PERSON"]
+        taken = [f for f in s.found if f.type == "PERSON" and f.score >= SURE]
         again = [
             Finding(*m.span(), "PERSON", 0.8)
             for m in pattern.finditer(s.folded.text)
