@@ -141,7 +141,7 @@ def together(table: dict[str, Score], kinds: Iterable[str]) -> Score:
 
 
 def false_hits(items: Iterable[Item], names: str) -> tuple[int, float, float]:
-    """Rows, and per 1,000 rows how many are acted on and how many raise a question, where nothing is planted."""
+    """Rows, and per 1,000 rows how many are acted on and how many raise a question, where nothing is planted."""  # noqa: E501
     done = redacted([{"text": text} for text, _ in items], names)
     return (
         len(done),
@@ -170,19 +170,19 @@ def main() -> None:
         for names in ("full", "cues"):
             table = scores(items, names)
             print(
-                f"\n{name}, names: {names}\n{'type':<18}{'values':>7}{'recall':>8}{'or asked':>10}{'precision':>11}"
+                f"\n{name}, names: {names}\n{'type':<18}{'values':>7}{'recall':>8}{'or asked':>10}{'precision':>11}"  # noqa: E501
             )
             table["(structured)"] = together(table, STRUCTURED)
             table["(and address)"] = together(table, (*STRUCTURED, "STREET_ADDRESS"))
             for kind, s in table.items():
                 print(
-                    f"{kind:<18}{s.values:>7}{s.recall:>8.3f}{s.asked / max(1, s.values):>10.3f}{s.precision:>11.3f}"
+                    f"{kind:<18}{s.values:>7}{s.recall:>8.3f}{s.asked / max(1, s.values):>10.3f}{s.precision:>11.3f}"  # noqa: E501
                 )
     for kinds in (("clean",), ("pii_trap",)):
         for names in ("full", "cues"):
             count, acted, asked = false_hits([i for kind, i in rows if kind in kinds], names)
             print(
-                f"\n{kinds[0]} rows, names: {names}: {count}; per 1,000: {acted:.1f} acted on, {asked:.1f} asked about"
+                f"\n{kinds[0]} rows, names: {names}: {count}; per 1,000: {acted:.1f} acted on, {asked:.1f} asked about"  # noqa: E501
             )
     texts = medquad(data)
     for names, some in (("off", texts), ("cues", texts), ("full", texts[:300])):

@@ -90,6 +90,7 @@ def test_the_words_around_a_number_decide():
 def test_a_plain_text_is_not_folded_and_a_folded_one_leads_back():
     assert fold("plain").starts is None
     assert fold("naïve – 5 €").text == "naïve - 5 €"
+    assert fold("\ud800 \\ud800").text == "\ufffd \ufffd"
     folded = fold("a&amp;b\u200bc")
     assert folded.text == "a&bc"
     assert folded.original(1, 2) == (1, 6)
