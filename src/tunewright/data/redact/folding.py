@@ -87,6 +87,8 @@ def _character(c: str) -> str:
     category = unicodedata.category(c)
     if category in ("Cf", "Mn") and c != "\u0301":  # zero-width, bidi, soft hyphen, loose marks
         return ""
+    if category == "Cs":  # half of a pair, which no recogniser can encode
+        return "\ufffd"
     if category in ("Zs", "Zl", "Zp"):
         return " "
     if category == "Nd":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -61,7 +61,9 @@ def _pipeline() -> Any:
     return spacy.load(folder, exclude=PARTS_LEFT_OUT)
 
 
-def entities(texts: Iterable[str]) -> Iterator[list[Entity]]:
+def entities(texts: Iterable[str]) -> list[list[Entity]]:
     """What the model finds in each text; loaded once in a process, from the disk alone."""
-    for doc in _pipeline().pipe(texts, batch_size=BATCH):
-        yield [Entity(e.start_char, e.end_char, e.label_) for e in doc.ents]
+    pipeline = _pipeline()
+    with pipeline.memory_zone():  # else it would remember every word it ever saw
+        docs = pipeline.pipe(texts, batch_size=BATCH)
+        return [[Entity(e.start_char, e.end_char, e.label_) for e in doc.ents] for doc in docs]

@@ -128,7 +128,7 @@ def _again(scored: Scored) -> Scored:
     return [(run, 0.8 if 0 <= score < SURE and set(run.words) <= known else score) for run, score in scored]
 
 
-_TO = re.compile(r" (?:to|at|with|told|met|had given|shouted at|called|asked|and his \w+|and her \w+) ")
+_TO = re.compile(r" (?:to|at|with|told|met|called|asked|and his \w+|and her \w+) ")
 _BETWEEN = re.compile(r",? (?:and|&|or|y|und|et|e) |, ")
 
 

@@ -40,8 +40,6 @@ _WORDS = cue(
         r"helpline",
         r"voicemail",
         r"(?:my|his|her|their|our|your) (?:new |old |home |work |direct )?(?:number|line|registered)",
-        r"answering at",
-        r"messages? (?:to|from)",
         r"desk",
         r"office",
         r"handy(?:nummer)?",

@@ -70,7 +70,7 @@ def _asked(texts: Sequence[str], lowered: Sequence[str], whole: bool) -> list[li
     spans = [
         (number, start, end)
         for number, (text, lower) in enumerate(zip(texts, lowered, strict=True))
-        for start, end in ([(0, len(text))] if whole else worth_asking(text, lower))
+        for start, end in _to_read(text, lower, whole)
     ]
     result: list[list[Entity] | None] = [[] for _ in texts]
     if spans:
@@ -78,6 +78,14 @@ def _asked(texts: Sequence[str], lowered: Sequence[str], whole: bool) -> list[li
         for (n, start, _), found in zip(spans, answers, strict=True):
             result[n] += [Entity(e.start + start, e.end + start, e.label) for e in found]  # type: ignore[operator]
     return result
+
+
+SHORT = 600  # code points up to which the model reads the whole text, which helps it
+
+
+def _to_read(text: str, lower: str, whole: bool) -> list[tuple[int, int]]:
+    spans = [] if whole else worth_asking(text, lower)
+    return [(0, len(text))] if whole or (spans and len(text) <= SHORT) else spans
 
 
 def same_people(row: Sequence[Searched]) -> list[Searched]:
@@ -95,7 +103,7 @@ def same_people(row: Sequence[Searched]) -> list[Searched]:
     pattern = re.compile(r"(?<![\w@.-])(?:" + "|".join(map(re.escape, firm)) + r")(?![\w@]|\.\w)")
     result = []
     for s in row:
-        taken = [f for f in s.found if f.type == "PERSON"]
+        taken = [f for f in s.found if f.type == "PERSON" and f.score >= SURE]
         again = [
             Finding(*m.span(), "PERSON", 0.8)
             for m in pattern.finditer(s.folded.text)

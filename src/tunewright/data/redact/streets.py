@@ -70,15 +70,14 @@ _LIVING = cue(
     [
         r"lives? (?:at|on|in)", r"living (?:at|on|in)", r"lived (?:at|on|in)", r"resid(?:es?|ing) (?:at"
         r"|on|in)",
-        r"address(?:es)?", r"located (?:at|on)", r"(?:is|are|office|house|home|store|restaurant|meet \w+"
-        r"|\w+ you) at",
-        r"sen[dt] (?:\w+ ){0,4}to", r"ship(?:ped)?(?: \w+)? to", r"deliver(?:ed)?(?: \w+)? to", r"moved to", r"moving to"
-        ,
+        r"address(?:es)?", r"located (?:at|on)", r"(?:is|are|office|house|home|store) at",
+        r"sen[dt] (?:\w+ ){0,4}to", r"ship(?:ped)?(?: \w+)? to", r"deliver(?:ed)?(?: \w+)? to",
+        r"mov(?:ed|ing) to",
         r"mail(?:ed)?(?: \w+)? to", r"return to", r"corner of", r"wohn(?:e|t"
         r"|haft)(?: in)?", r"anschrift", r"adresse",
-        r"dirección", r"direccion", r"vivo en", r"habite(?: au)?", r"indirizzo", r"abito in", r"adres", r"endereço"
-        ,
-        r"home is", r"stop(?:s)? (?:at|on)", r"drops? (?:\w+ )?off at", r"bus \w+ is on",
+        r"dirección", r"direccion", r"vivo en", r"habite(?: au)?", r"indirizzo", r"abito in", r"adres",
+        r"endereço",
+        r"home is", r"stop(?:s)? (?:at|on)",
     ]
 )  # fmt: skip
 
