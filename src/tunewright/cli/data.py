@@ -16,15 +16,19 @@ from tunewright.cli import output
 from tunewright.core.config import build
 from tunewright.core.errors import ConfigError, RunError
 from tunewright.data import check as checking
+from tunewright.data.audit.settings import AuditSettings
 from tunewright.data.check_view import check_lines
 from tunewright.data.pipeline import WORK, PrepareSettings, prepare_to
 from tunewright.data.split import SIDES, Side
 from tunewright.run.yaml_text import parse_override
 
 
-def check(files: list[Path], reading: dict[str, Any], as_json: bool) -> None:
-    """Print the report; exit 1 if a row is unusable."""
-    report = checking.check([str(f) for f in files], **_reading(reading))
+def check(files: list[Path], given: dict[str, Any], audit: dict[str, Any] | None, as_json: bool) -> None:
+    """Print the report, with the audit as it is told, if it is; exit 1 if a row is unusable."""
+    named = {name: str(value) if isinstance(value, Path) else value for name, value in (audit or {}).items()}
+    settings = None if audit is None else build(AuditSettings, named, where="data check")
+    benchmarks = _benchmarks(given["benchmarks"] or [])
+    report = checking.check([str(f) for f in files], **_reading(given), audit=settings, benchmarks=benchmarks)
     output.emit(report.to_dict(), as_json, list(check_lines(report)))
     if not report.usable:
         raise typer.Exit(1)

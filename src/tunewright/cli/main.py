@@ -31,6 +31,10 @@ Columns = Annotated[
 ]
 Format = Annotated[str | None, typer.Option(help="Format of the rows, instead of recognising it.")]
 Group = Annotated[str | None, typer.Option(help="Key whose rows must stay on one side of a split.")]
+Benchmarks = Annotated[
+    list[str] | None,
+    typer.Option("--benchmark", help="NAME=FILE of test items to look for in the rows; repeatable."),
+]
 Overrides = Annotated[list[str] | None, typer.Argument(help="Settings as section.key=value.")]
 DataFile = Annotated[Path, typer.Option("--data", help="File with the questions and the right answers.")]
 Metrics = Annotated[list[str] | None, typer.Option("--metric", help="Metric; repeatable. The first decides.")]
@@ -194,12 +198,25 @@ def data_check(
     column: Columns = None,
     format: Format = None,
     group: Group = None,
+    sample: Annotated[
+        Path | None, typer.Option(help="Inputs as users send them; coverage is measured against it.")
+    ] = None,
+    time: Annotated[str | None, typer.Option(help="Key with the time of a row; shows drift.")] = None,
+    benchmark: Benchmarks = None,
+    pairs: Annotated[
+        Path | None, typer.Option(help="File for rows with gender swapped, to train on or probe with.")
+    ] = None,
+    audit: Annotated[bool, typer.Option(help="Audit quality and bias.")] = True,
+    audit_rows: Annotated[int, typer.Option(min=100, help="Rows that the audit holds.")] = 20_000,
+    seed: Annotated[int, typer.Option(min=0, help="Of the rows that the audit draws.")] = 0,
     as_json: Json = False,
 ) -> None:
-    """Report formats, malformed rows and suspicious content; exit 1 if a row is unusable."""
+    """Report malformed rows, duplicates, personal data, bias and more; exit 1 if a row is unusable."""
     from tunewright.cli import data as commands
 
-    commands.check(files, {"columns": column, "format": format, "group": group}, as_json)
+    told = {"production": sample, "time": time, "pairs": pairs, "rows": audit_rows, "seed": seed}
+    reading = {"columns": column, "format": format, "group": group, "benchmarks": benchmark}
+    commands.check(files, reading, told if audit else None, as_json)
 
 
 @data_app.command("prepare")
@@ -220,9 +237,7 @@ def data_prepare(
         Path | None, typer.Option(help="Prepared directory whose decisions (data review) are obeyed.")
     ] = None,
     near: Annotated[str, typer.Option(help="Near-duplicates: drop, group or off.")] = "drop",
-    benchmark: Annotated[
-        list[str] | None, typer.Option(help="NAME=FILE of a benchmark to keep out of the rows; repeatable.")
-    ] = None,
+    benchmark: Benchmarks = None,
     known: Annotated[
         str, typer.Option(help="Items of well-known public test sets: note, drop or off.")
     ] = "note",
@@ -260,9 +275,75 @@ def data_review(
     from tunewright.cli import data, review
 
     if apply is None:
-        review.review(directory, decide or [], listed, as_json, key and str(key))
+        review.review(directory, decide or [], listed, as_json, str(key) if key else None)
     else:
         data.prepare_again(directory, apply, as_json)
+
+
+@data_app.command("recommend")
+def data_recommend(
+    problem: Annotated[Path, typer.Option(help="20 to 200 examples of what good looks like.")],
+    candidates: Annotated[list[Path], typer.Option(help="Data sets that could teach it.")],
+    more: Annotated[list[Path] | None, typer.Argument(metavar="[CANDIDATE]...")] = None,
+    model: Annotated[str, typer.Option(help="Model that is to be taught.")] = "smollm2-135m-instruct",
+    rows: Annotated[int, typer.Option(min=4, help="Rows of each data set that are looked at.")] = 32,
+    max_length: Annotated[int, typer.Option(min=16, help="Tokens of a row that are looked at.")] = 192,
+    finalists: Annotated[int, typer.Option(min=0, help="Data sets that are trained on for proof.")] = 3,
+    race_tokens: Annotated[int, typer.Option(min=256, help="Tokens that each finalist may train on.")] = 6144,
+    replies: Annotated[int, typer.Option(min=0, help="Replies shown before and after.")] = 1,
+    seed: Annotated[int, typer.Option(help="Decides which rows are drawn.")] = 0,
+    test: Annotated[Path | None, typer.Option(help="Test set whose rows must not be taught.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Which data set to train on for a problem, measured; exit 1 if none helps."""
+    with loading():
+        from tunewright.cli import recommend as commands
+
+    told = {"model": model, "rows": rows, "max_length": max_length, "finalists": finalists, "seed": seed}
+    told |= {"race_tokens": race_tokens, "replies": replies}
+    commands.recommend(problem, [*candidates, *(more or [])], told, test, as_json)
+
+
+@data_app.command("synthesize")
+def data_synthesize(
+    files: Annotated[list[Path], typer.Argument(help="Documents, or rows to write others from.")],
+    out: Annotated[Path, typer.Option(help="New directory for the rows and the receipt.")],
+    make: Annotated[str | None, typer.Option(help="questions, paraphrases or negatives.")] = None,
+    model: Annotated[str | None, typer.Option(help="Model that writes.")] = None,
+    url: Annotated[str | None, typer.Option(help="OpenAI-compatible server, up to and with /v1.")] = None,
+    key_env: Annotated[str | None, typer.Option(help="Environment variable with the API key.")] = None,
+    real: Annotated[
+        list[Path] | None, typer.Option(help="Real rows, of which none is to be copied; repeatable.")
+    ] = None,
+    test: Annotated[list[Path] | None, typer.Option(help="Test rows to stay clear of; repeatable.")] = None,
+    count: Annotated[int | None, typer.Option(min=1, help="Rows asked for at a time.")] = None,
+    passage: Annotated[int | None, typer.Option(min=1, help="Characters of a passage.")] = None,
+    temperature: Annotated[float | None, typer.Option(min=0.0, help="0 writes the likeliest.")] = None,
+    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Longest reply.")] = None,
+    retries: Annotated[int | None, typer.Option(min=0, help="New tries after a malformed reply.")] = None,
+    max_requests: Annotated[int | None, typer.Option(min=1, help="Requests at most.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens at most.")] = None,
+    seconds: Annotated[float | None, typer.Option(help="Time limit for one request.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the writing.")] = None,
+    column: Columns = None,
+    as_json: Json = False,
+) -> None:
+    """Rows written by a model from documents or rows; each checked, marked, and never for testing."""
+    with loading():
+        from tunewright.cli import synthesize as commands
+
+    told: dict[str, Any] = {
+        "making": make,
+        "model": model,
+        "url": url,
+        "key_env": key_env,
+        "seconds": seconds,
+        "seed": seed,
+    }
+    told |= {"real": real, "test": test, "columns": column, "count": count, "passage": passage}
+    told |= {"temperature": temperature, "max_new_tokens": max_new_tokens, "retries": retries}
+    told |= {"max_requests": max_requests, "max_tokens": max_tokens}
+    commands.command(files, out, told, as_json)
 
 
 @data_app.command("show")

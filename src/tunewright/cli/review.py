@@ -118,9 +118,8 @@ def _ask_all(
             decide(directory, first.id, cast(Action, answer))
     now = decisions(directory)
     open_ = sum(id_ not in now for id_ in by_id)
-    console.print(
-        f"{len(by_id)} questions, {open_} open. `tunewright data review {directory} --apply NEW` prepares anew, as decided."
-    )
+    console.print(f"{len(by_id)} questions, {open_} open.")
+    console.print(f"`tunewright data review {directory} --apply NEW` prepares anew, as decided.")
 
 
 def _answer(ask: Callable[[str], str]) -> str:

@@ -24,12 +24,16 @@ from tunewright.core.paths import written_atomically
 from tunewright.data.audit.counterfactual import swapped_example
 from tunewright.data.audit.result import Part
 from tunewright.data.audit.settings import AuditSettings
-from tunewright.data.audit.whole import Audit, TimedReader
+from tunewright.data.audit.whole import Audit
 from tunewright.data.canonical import to_jsonl
-from tunewright.data.check_rules import refuses
+from tunewright.data.check_benchmarks import LookUp
 from tunewright.data.check_tally import FileProfile, Finding, Tally
-from tunewright.data.load import FileFacts
+from tunewright.data.clean.refusals import refuses
+from tunewright.data.columns import MISSING, lookup
+from tunewright.data.contamination.benchmarks import index_of
+from tunewright.data.load import FileFacts, Reader
 from tunewright.data.problems import Problem
+from tunewright.data.rows import Raw
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,24 +76,35 @@ def check(
     format: str | None = None,
     group: str | None = None,
     audit: AuditSettings | None = None,
+    benchmarks: Mapping[str, str] | None = None,
 ) -> CheckReport:
-    """Read files and report; raises ``DataError`` for a file that cannot be read or recognised at all."""
+    """Read files and report; raises ``DataError`` for a file that cannot be read or recognised at all.
+
+    ``benchmarks``: name -> file of test items that should not stand in the rows; public test sets that are
+    bundled are always looked for.
+    """
+    looked_up = LookUp(index_of(benchmarks or {}, public=True))
     tally, auditor = Tally(), Audit(audit, refuses, columns) if audit else None
     files, problems = [], []
     with _pairs_file(audit) as pairs:
         for path in paths:
-            reader = TimedReader(path, columns=columns, format=format, group=group)
-            reader.reads(audit.time if audit else None)
+            time = audit.time if audit else None
+            reader = Reader(
+                path, columns=columns, format=format, group=group, besides=(time,) if time else ()
+            )
             profile = FileProfile()
-            for item in reader:
-                if isinstance(item, Problem):
-                    problems.append(item)
-                    continue
-                key = tally.add(item, reader.source, profile)
-                if auditor:
-                    auditor.sample.add(item, key, reader.time)
-                if pairs and (other := swapped_example(item)) is not None:
-                    pairs.write(to_jsonl([other]))
+            for raw in reader.raws():
+                for item in reader.read(raw):
+                    if isinstance(item, Problem):
+                        problems.append(item)
+                        continue
+                    key = tally.add(item, reader.source, profile)
+                    looked_up.add(item)
+                    if auditor:
+                        auditor.sample.add(item, key, _time(raw, time))
+                    if pairs and (other := swapped_example(item)) is not None:
+                        pairs.write(to_jsonl([other]))
+            problems += reader.file_problems()
             profile.report_to(tally)
             files.append(reader.facts())
     labels = tally.labels_table()
@@ -102,7 +117,7 @@ def check(
         tally.quantiles(),
         labels,
         tally.number_quantiles(),
-        tally.findings(),
+        tally.findings() + looked_up.findings(),
         auditor.parts(labels) if auditor else [],
     )
 
@@ -115,3 +130,9 @@ def _pairs_file(audit: AuditSettings | None) -> Iterator[BinaryIO | None]:
         return
     with written_atomically(Path(audit.pairs)) as temporary, temporary.open("wb") as file:
         yield file
+
+
+def _time(raw: Raw, column: str | None) -> object:
+    """What stands in the time column of a row; ``None`` without one."""
+    value = lookup(raw.value, column) if column else MISSING
+    return None if value is MISSING else value

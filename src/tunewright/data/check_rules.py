@@ -22,7 +22,20 @@ from tunewright.core.records import (
     Text,
 )
 from tunewright.data.audit.injections import exfiltrates, has_blob, has_hidden_text, injects
+from tunewright.data.clean import (
+    has_html,
+    has_invisible,
+    has_mojibake,
+    is_placeholder,
+    refuses,
+    repeats_itself,
+)
 from tunewright.data.keys import texts_of
+from tunewright.data.redact.search import search
+from tunewright.data.redact.settings import RedactSettings
+from tunewright.data.redact.walk import Leaf
+
+PERSONAL = RedactSettings()  # what stands for sure, people by the words around them
 
 
 @dataclass(frozen=True)
@@ -71,74 +84,6 @@ def _searches(pattern: str, flags: int = 0) -> Callable[[str], bool]:
     return lambda text: compiled.search(text) is not None
 
 
-def _luhn(digits: str) -> bool:
-    """ISO/IEC 7812 check digit."""
-    doubled = [int(d) * (1 + i % 2) for i, d in enumerate(reversed(digits))]
-    return sum(d - 9 if d > 9 else d for d in doubled) % 10 == 0
-
-
-_CARD = re.compile(r"(?<![\d-])(?:\d[ -]?){12,18}\d(?![\d-])")
-_ISSUER = re.compile(
-    r"3[47]\d{13}|3(?:0[0-5]|[68]\d)\d{11}|4\d{12}(?:\d{3}){0,2}|(?:5[1-5]|2[2-7]|6\d)\d{14}"
-)
-
-
-def has_card(text: str) -> bool:
-    """A number with a card issuer's prefix and length whose Luhn check digit is right."""
-    candidates = (re.sub(r"[ -]", "", match[0]) for match in _CARD.finditer(text))
-    return any(_ISSUER.fullmatch(digits) and _luhn(digits) for digits in candidates)
-
-
-_IBAN = re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]){11,30}\b")
-
-
-def has_iban(text: str) -> bool:
-    """An account number whose check digits are right (ISO 13616, modulo 97 = 1)."""
-    return any(_iban_valid(match[0].replace(" ", "")) for match in _IBAN.finditer(text))
-
-
-def _iban_valid(iban: str) -> bool:
-    """True if ``iban`` or a beginning of at least 15 characters (a word may follow the number) is valid."""
-    for end in range(min(len(iban), 34), 14, -1):
-        moved = iban[4:end] + iban[:4]
-        if int("".join(str(int(c, 36)) for c in moved)) % 97 == 1 and any(c.isdigit() for c in iban[4:end]):
-            return True
-    return False
-
-
-_PHONE = re.compile(
-    r"(?<![\w.+-])(?:\+\d{1,3}[ .-]?(?:\(\d{1,4}\)[ .-]?)?\d{1,4}(?:[ .-]?\d{2,4}){2,4}"
-    r"|(?:1[ .-])?\(?[2-9]\d{2}\)?[ .-][2-9]\d{2}[ .-]\d{4})(?![\w-])"
-)
-
-
-def repeats_itself(text: str) -> bool:
-    """More than half of the 8-word windows of a text (of 40 words or more) occur elsewhere in it."""
-    words = text.split()
-    if len(words) < 40:
-        return False
-    windows = [tuple(words[i : i + 8]) for i in range(len(words) - 7)]
-    return len(set(windows)) * 2 < len(windows)
-
-
-_PLACEHOLDERS = frozenset(
-    ["n/a", "na", "none", "null", "nil", "nan", "todo", "tbd", "-", "--", ".", "..", "...", "…", "?"]
-)
-_REFUSAL = (
-    r"^\W*(?:(?:i'?m|i am) (?:really |very |so )?sorry\W+(?:but )?)?(?:"
-    r"as an ai\b|i (?:can ?not|can'?t|am unable to|am not able to|'?m unable to|won'?t) "
-    r"(?:help|assist|answer|comply|fulfil|provide|do that|engage|support)\b|i'm (?:unable|not able) to\b)"
-)
-_REFUSES = re.compile(_REFUSAL, re.IGNORECASE)
-
-
-def refuses(text: str) -> bool:
-    """True if an answer opens with a refusal."""
-    return _REFUSES.match(text[:300].replace("’", "'")) is not None
-
-
-_TAGS = "a|b|br|div|em|font|h[1-6]|i|img|li|ol|p|script|span|strong|style|table|tbody|td|th|tr|ul"
-
 ROW_RULES: tuple[RowRule, ...] = (
     RowRule(
         "placeholder_answer",
@@ -146,7 +91,7 @@ ROW_RULES: tuple[RowRule, ...] = (
         "The model learns to give no answer.",
         "Write the answer or drop the row.",
         "answers",
-        lambda text: text.strip().lower() in _PLACEHOLDERS,
+        is_placeholder,
     ),
     RowRule(
         "refusal",
@@ -170,7 +115,7 @@ ROW_RULES: tuple[RowRule, ...] = (
         "The model learns to write broken characters.",
         "Read the source again as UTF-8.",
         "all",
-        _searches("Ã[\u0080-\u00bf]|â€|Â[\u00a0-\u00bf]|ï¿½|ï»¿|\ufffd"),
+        has_mojibake,
     ),
     RowRule(
         "html",
@@ -178,7 +123,7 @@ ROW_RULES: tuple[RowRule, ...] = (
         "Markup of web pages ends up in the answers.",
         "Strip it, unless the task is HTML.",
         "all",
-        _searches(rf"</?(?:{_TAGS})(?:\s[^<>]*)?/?>|&(?:nbsp|amp|lt|gt|quot|#x?[0-9a-f]+);", re.IGNORECASE),
+        has_html,
     ),
     RowRule(
         "invisible_chars",
@@ -186,7 +131,7 @@ ROW_RULES: tuple[RowRule, ...] = (
         "What a reader sees is not what the model reads.",
         "Remove them.",
         "all",
-        _searches("[\u200b\u2060\u202a-\u202e\u2066-\u2069\ufeff]"),
+        has_invisible,
     ),
     RowRule(
         "control_tokens",
@@ -230,36 +175,24 @@ ROW_RULES: tuple[RowRule, ...] = (
         "all",
         has_hidden_text,
     ),
-    RowRule(
-        "personal_email",
-        "e-mail addresses",
-        "A model can repeat personal data it was trained on.",
-        "Redact them before training.",
-        "all",
-        _searches(r"\b[\w.+-]+@(?:[a-z0-9-]+\.)+[a-z]{2,}\b", re.IGNORECASE),
-    ),
-    RowRule(
-        "personal_card",
-        "payment card numbers (Luhn-valid)",
-        "A model can repeat personal data it was trained on.",
-        "Redact them before training.",
-        "all",
-        has_card,
-    ),
-    RowRule(
-        "personal_iban",
-        "bank account numbers (IBAN, check digits right)",
-        "A model can repeat personal data it was trained on.",
-        "Redact them before training.",
-        "all",
-        has_iban,
-    ),
-    RowRule(
-        "personal_phone",
-        "numbers that look like telephone numbers",
-        "A model can repeat personal data it was trained on.",
-        "Redact them before training.",
-        "all",
-        lambda text: _PHONE.search(text) is not None,
-    ),
 )
+
+# Codes of personal data: the type in small letters, but for one that scripts know by a shorter name.
+_SHORT = {"CREDIT_CARD": "card"}
+
+
+def personal_code(kind: str) -> str:
+    """The code of a finding of one of the types of ``data.redact``."""
+    return f"personal_{_SHORT.get(kind, kind.lower())}"
+
+
+def personal_words(kind: str) -> tuple[str, str, str]:
+    """What is said of rows with one of the types: what, why it matters, what to do."""
+    what = f"{kind.lower().replace('_', ' ')}: personal data or a secret"
+    return what, "A model can repeat what it was trained on.", "Redact it: tunewright data prepare."
+
+
+def personal_kinds(texts: Iterable[str]) -> set[str]:
+    """The types of personal data and secrets of which at least one is found for sure in ``texts``."""
+    found = search([Leaf("", text, "") for text in texts if text], PERSONAL)
+    return {f.type for one in found for f in one.found if f.score >= PERSONAL.threshold}

@@ -10,7 +10,14 @@ from typing import Any
 import orjson
 
 from tunewright.core.records import Example, Labelled, Preference, Ranking, kind_of
-from tunewright.data.check_rules import ROW_RULES, answers_in, rules_met
+from tunewright.data.check_rules import (
+    ROW_RULES,
+    answers_in,
+    personal_code,
+    personal_kinds,
+    personal_words,
+    rules_met,
+)
 from tunewright.data.classes import labels_of
 from tunewright.data.keys import (
     Key,
@@ -22,6 +29,7 @@ from tunewright.data.keys import (
     row_key,
     texts_of,
 )
+from tunewright.data.redact.findings import TYPES
 
 PLACES = 5
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
@@ -122,6 +130,8 @@ class Tally:
             self._numbers[name].extend(numbers)
         for rule in rules_met(example):
             self.hits[rule.code].add(place)
+        for kind in personal_kinds(texts):
+            self.hits[personal_code(kind)].add(place)
         return self._compare(example, source, place)
 
     def _compare(self, example: Example, source: str, place: str) -> Key:
@@ -164,6 +174,7 @@ class Tally:
     def findings(self) -> list[Finding]:
         """One ``Finding`` per trait that some row has, in the order of the tables."""
         known = [(r.code, r.what, r.why, r.advice) for r in ROW_RULES]
+        known += [(personal_code(kind), *personal_words(kind)) for kind in TYPES]
         found = [
             Finding(code, what, self.hits[code].count, tuple(self.hits[code].places[:PLACES]), why, advice)
             for code, what, why, advice in (*CROSS_ROW, *known)

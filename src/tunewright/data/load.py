@@ -6,7 +6,7 @@ data = load(["train.jsonl", "more.csv"])         # data.examples, data.problems,
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain
@@ -117,6 +117,7 @@ class Reader:
     columns: Mapping[str, str] | None = field(default=None, kw_only=True)
     format: str | None = field(default=None, kw_only=True)
     group: str | None = field(default=None, kw_only=True)
+    besides: Sequence[str] = field(default=(), kw_only=True)  # paths of a row that the caller reads itself
 
     def __post_init__(self) -> None:
         self.source = str(self.path)
@@ -129,12 +130,13 @@ class Reader:
         self.row_notes = Notes()
         self._map = column_map(self.columns) if self.columns else None
         used = columns_used(self.columns) if self.columns else frozenset()
-        self._used = used | ({self.group, self.group.split(".")[0]} if self.group else set())
+        own = [path for path in (self.group, *self.besides) if path]
+        self._used = used | {name for path in own for name in (path, path.split(".")[0])}
 
     def __iter__(self) -> Iterator[Item]:
         for raw in self.raws():
             yield from self.read(raw)
-        yield from file_problems(self.source, self.file_notes, self.row_notes)
+        yield from self.file_problems()
 
     def raws(self) -> Iterator[Raw]:
         """The rows as they stand in the file, once the format was found from the first of them."""
@@ -144,6 +146,10 @@ class Reader:
         for raw in chain(self._recognise(raws), raws):
             self.rows += 1
             yield raw
+
+    def file_problems(self) -> Iterator[Problem]:
+        """What is to be said about the whole file; call it after the last row."""
+        return file_problems(self.source, self.file_notes, self.row_notes)
 
     def facts(self) -> FileFacts:
         """What was read; call it after the last row."""

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from tunewright.core.errors import DataError
-from tunewright.core.records import Example
 from tunewright.data.audit.counterfactual import counterfactual_pairs
 from tunewright.data.audit.coverage import representativeness
 from tunewright.data.audit.drift import drift
@@ -18,33 +16,11 @@ from tunewright.data.audit.profiles import label_balance, languages, lengths
 from tunewright.data.audit.result import Part
 from tunewright.data.audit.sample import Reservoir, Row
 from tunewright.data.audit.settings import AuditSettings
-from tunewright.data.columns import MISSING, lookup
 from tunewright.data.keys import row_key
 from tunewright.data.load import Reader
 from tunewright.data.problems import Problem
-from tunewright.data.rows import Raw
 
 FEWEST = 20  # rows, below which nothing is said at all
-
-
-class TimedReader(Reader):
-    """A reader that knows the time column of the row it gave last."""
-
-    time_column: str | None = None
-    time: object = None
-
-    def _example(self, raw: Raw, repairs: Any) -> Example:
-        example = super()._example(raw, repairs)
-        if self.time_column is not None:
-            found = lookup(raw.value, self.time_column)
-            self.time = None if found is MISSING else found
-        return example
-
-    def reads(self, column: str | None) -> None:
-        """Keep this column of each row; it is then no ignored key."""
-        self.time_column = column
-        if column:
-            self._used = self._used | {column, column.split(".")[0]}
 
 
 @dataclass
@@ -85,16 +61,20 @@ class Audit:
         """A sample of the production file, whose rows are read by the same rules, mapped if they must be."""
         path = str(self.settings.production)
         sample = Reservoir(self.settings.rows, self.settings.seed)
-        for example in self._read(path):
-            sample.add(example, row_key(example))
+        for item in self._reader(path):
+            if not isinstance(item, Problem):
+                sample.add(item, row_key(item))
         if not sample.seen:
             raise DataError(f"{path} has no usable row; see `tunewright data check {path}`")
         return sample.rows()
 
-    def _read(self, path: str) -> list[Example]:
+    def _reader(self, path: str) -> Reader:
+        """The file as it is, or with the columns mapped if it is of no known format."""
+        plain = Reader(path)
+        if not self.columns:
+            return plain
         try:
-            return [item for item in Reader(path) if not isinstance(item, Problem)]
+            next(plain.raws(), None)
         except DataError:
-            if not self.columns:
-                raise
-            return [item for item in Reader(path, columns=self.columns) if not isinstance(item, Problem)]
+            return Reader(path, columns=self.columns)
+        return Reader(path)

@@ -39,7 +39,9 @@ def drop_contaminated(ledger: Ledger, settings: CompareSettings) -> dict[str, An
         match = worst[row]
         return f"item {match['item']} of {match['benchmark']} ({match['coverage']:.2f} of it)"
 
-    reasons = ["in_benchmark" if worst[row]["benchmark"] in settings.benchmarks else "in_public_set" for row in rows]
+    reasons = [
+        "in_benchmark" if worst[row]["benchmark"] in settings.benchmarks else "in_public_set" for row in rows
+    ]
     report = {name: _described(ledger, matches) for name, matches in sorted(found.items())}
     ledger.drop("contamination", np.array(rows, np.int64), reasons, detail)
     return report

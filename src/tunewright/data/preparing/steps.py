@@ -7,10 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from tunewright.data.columns import MISSING, lookup
+from tunewright.data.contamination.benchmarks import index_of
 from tunewright.data.contamination.index import Index
-from tunewright.data.contamination.known import known
-from tunewright.data.contamination.ngrams import items_of
-from tunewright.data.load import load
 from tunewright.data.preparing.settings import CompareSettings, PrepareSettings
 from tunewright.data.preparing.stage import Stage
 from tunewright.data.redact.keys import redaction_key
@@ -24,7 +22,7 @@ def stage_of(settings: PrepareSettings) -> Stage:
         redact=_redactor(settings),
         clean=settings.clean,
         near=settings.compare.near != "off",
-        index=_index(settings.compare) if settings.compare.looks_for else None,
+        index=_index(settings.compare),
         time=_time_under(settings.split.time) if settings.split.time else None,
     )
 
@@ -36,10 +34,10 @@ def _redactor(settings: PrepareSettings) -> Redactor | None:
     return Redactor(settings.redact, redaction_key(settings.redact.key_file), settings.decided())
 
 
-def _index(settings: CompareSettings) -> Index:
-    """The items of the user's benchmarks and, if they are wanted, of the bundled public test sets."""
-    parts = [Index.build(name, items_of(load([file]).examples)) for name, file in settings.benchmarks.items()]
-    return Index.merged([*parts, *([known()] if settings.known != "off" else [])])
+def _index(settings: CompareSettings) -> Index | None:
+    if not settings.looks_for:
+        return None
+    return index_of(settings.benchmarks, settings.known != "off")
 
 
 def _time_under(key: str) -> Callable[[dict[str, Any]], float]:
