@@ -29,10 +29,8 @@ LIGHT = {"core", "data", "registry"}  # these work without any of HEAVY
 HEAVY = {"torch", "transformers", "peft"}
 # The command line reads its words before it loads anything heavy: module -> what it may import late.
 LATE = {
-    "cli.main": {
-        "",
-        *(f"cli.{name}" for name in ("commands", "data", "adapters", "review", "recommend", "synthesize")),
-    },
+    "cli.main": {"", "cli.commands", "cli.adapters"},
+    "cli.main_data": {"cli.data", "cli.review", "cli.recommend", "cli.synthesize"},
     "cli.data": {"run.looking"},
     "cli.synthesize": {"run.local_writer"},
 }
