@@ -37,6 +37,12 @@ PIECES = [
 # fmt: on
 
 
+def everything_on() -> PrepareSettings:
+    """Every step of a preparation."""
+    values = {"clean": {}, "redact": {}, "compare": {"near": "drop", "known": "note"}}
+    return PrepareSettings.model_validate(values)
+
+
 def sound_rows(count: int, seed: int) -> list[bytes]:
     """Rows without fault, one JSON object each."""
     rng = random.Random(seed)
@@ -141,7 +147,7 @@ def main() -> None:
     parser.add_argument("--files", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    settings = PrepareSettings()
+    settings = everything_on()
     with tempfile.TemporaryDirectory() as folder:
         begun = time.monotonic()
         reasons = fuzz_lines(Path(folder), given.lines, given.seed, settings)

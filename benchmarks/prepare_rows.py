@@ -1,12 +1,12 @@
 """Rows a second and peak memory of `data prepare`, at two sizes: does memory grow with the rows?
 
-    python benchmarks/prepare_rows.py [--rows 100000 400000] [--workers 2] [--names full]
+    python benchmarks/prepare_rows.py [--rows 100000 400000] [--workers 2] [--names off]
 
-Rows of about 1 kB are made of sentences of common words; one in 50 repeats another (exactly or nearly), one in
-20 holds personal data, one in 40 has something to mend. Every step is on: personal data (names by words around
-them; ``--names full`` for the language model), cleaning, near-duplicates, public test sets, split and its proof.
-Memory is the sum over all processes of what they hold alone and their part of what they share (PSS), looked at
-ten times a second. Each size is a process of its own.
+Rows of about 1 kB are made of sentences of common words; one in 50 repeats another (exactly or nearly), one
+in 20 holds personal data, one in 40 has something to mend. Every step is on: personal data (names as
+``--names`` says: off, by cues, or in full with a language model), cleaning, near-duplicates, public test
+sets, split and its proof. Memory is the sum over all processes of what they hold alone and their part of what
+they share (PSS), looked at ten times a second. Each size is a process of its own.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import argparse
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 import tempfile
@@ -28,14 +29,18 @@ from tunewright.data.clean.settings import CleanSettings
 from tunewright.data.pipeline import CompareSettings, PrepareSettings, prepare_to
 from tunewright.data.redact.settings import RedactSettings
 
-WORDS = (
-    "the of and to in a is that for it as was with be by on not he his but at are this have from or had an they which"
-    " one you were all her she there would their we him been has when who will no more if out so up said what its about"
-    " than into them can only other time new some could these two may first then do any like my now over such our man"
-    " me even most made after also well back must through years where much your way down should because long each just"
-    " state people those how too little good world make very year still see own work men day get here between both life"
-    " being under three never know same last another while us off might great go come since against right came take used"
-).split()  # fmt: skip
+WORDS = re.findall(
+    r"\w+",
+    """
+    the of and to in a is that for it as was with be by on not he his but at are this have from or had
+    an they which one you were all her she there would their we him been has when who will no more if
+    out so up said what its about than into them can only other time new some could these two may first
+    then do any like my now over such our man me even most made after also well back must through years
+    where much your way down should because long each just state people those how too little good world
+    make very year still see own work men day get here between both life being under three never know
+    same last another while us off might great go come since against right came take used
+    """,
+)
 PERSONAL = (
     "Write to {0}.{1}@mail.example.org.",
     "My card is 4111 1111 1111 1111.",
@@ -126,7 +131,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, nargs="+", default=[100_000, 400_000])
     parser.add_argument("--workers", type=int, default=os.cpu_count())
-    parser.add_argument("--names", default="cues")
+    parser.add_argument("--names", default="off")
     parser.add_argument("--one", action="store_true", help="measure here, and print one JSON line")
     given = parser.parse_args()
     if given.one:
