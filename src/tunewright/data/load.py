@@ -143,7 +143,7 @@ class Reader:
         path = Path(self.path)
         self._container = container_of(path)
         raws = raw_rows(path, self._container, self.file_notes)
-        for raw in chain(self._recognise(raws), raws):
+        for raw in chain(self.recognise(raws), raws):
             self.rows += 1
             yield raw
 
@@ -179,7 +179,7 @@ class Reader:
             return key in self._used and key != self.group
         return self._keeps_rest() or (key in self.known.known and key != "id")
 
-    def _recognise(self, raws: Iterator[Raw]) -> list[Raw]:
+    def recognise(self, raws: Iterable[Raw]) -> list[Raw]:
         """Find the format from the first rows that are objects; returns the rows taken for it."""
         head: list[Raw] = []
         objects: list[dict[str, Any]] = []

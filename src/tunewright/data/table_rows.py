@@ -32,6 +32,7 @@ def csv_rows(stream: IO[bytes], notes: Notes, path: Path) -> Iterator[Raw]:
 
     text = decoded()
     first = next(text, "")
+    _refuse_broken(first, path)
     csv.field_size_limit(MAX_BYTES)
     mark = delimiter_of(first)
     header = [name.strip() for name in next(csv.reader([first], delimiter=mark), [])]
@@ -40,6 +41,17 @@ def csv_rows(stream: IO[bytes], notes: Notes, path: Path) -> Iterator[Raw]:
         raise DataError(f"{path}:1: the column {twice!r} stands twice in the header; rename one of the two")
     reader = csv.reader(text, delimiter=mark, strict=True)
     yield from _records(reader, header, long_lines, notes)
+
+
+def _refuse_broken(header: str, path: Path) -> None:
+    """Raise ``DataError`` for a header with bytes that are not UTF-8: no column has a name without it."""
+    try:
+        header.encode("utf-8")
+    except UnicodeEncodeError as error:
+        byte = ord(header[error.start]) - 0xDC00
+        raise DataError(
+            f"{path}:1: the header is not UTF-8 (byte {byte:#04x}); save the file as UTF-8"
+        ) from None
 
 
 def _records(reader: Any, header: list[str], long_lines: list[int], notes: Notes) -> Iterator[Raw]:

@@ -71,6 +71,12 @@ def test_unreadable_files_are_data_errors(tmp_path, name, content, message):
         load([write(tmp_path / name, content)])
 
 
+def test_a_header_that_is_not_utf8_is_refused(tmp_path):
+    (tmp_path / "a.csv").write_bytes("question,réponse\n1,2\n".encode("latin-1"))
+    with pytest.raises(DataError, match=r"a\.csv:1: the header is not UTF-8 \(byte 0xe9\)"):
+        load([tmp_path / "a.csv"])
+
+
 def test_missing_file_and_folder_are_data_errors(tmp_path):
     for path in (tmp_path / "absent.jsonl", tmp_path):
         with pytest.raises(DataError, match="cannot be read"):
