@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ready
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: setup quickstart test check format docs bench-setup bench bench-gpu bench-memory prove clean
+.PHONY: setup quickstart test check format docs bench-setup bench bench-gpu bench-memory bench-data prove clean
 
 setup: $(STAMP)
 
@@ -58,8 +58,14 @@ bench-gpu: bench-setup
 bench-memory: setup
 	$(BIN)/python benchmarks/memory_plan.py
 
+bench-data: setup
+	for script in prepare_rows duplicates label_errors detective; do \
+	  echo "== $$script"; $(BIN)/python benchmarks/$$script.py || exit 1; done
+	$(BIN)/python benchmarks/personal_data.py
+
 prove: setup
 	$(BIN)/python benchmarks/kill_resume.py
+	$(BIN)/python benchmarks/fuzz_data.py
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache build dist

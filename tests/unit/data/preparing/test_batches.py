@@ -56,6 +56,7 @@ def test_it_travels_without_what_a_process_holds():
     assert copy.copy(steps)._stage is None
 
 
+@pytest.mark.filterwarnings("ignore")  # Ray's own
 def test_ray_data_runs_it(tmp_path):
     ray = pytest.importorskip("ray", reason="needs the extra: pip install tunewright[cluster]")
     ray.init(num_cpus=1, include_dashboard=False, logging_level="ERROR")
