@@ -36,7 +36,8 @@ from numpy.typing import NDArray
 from tunewright.core.errors import ConfigError, DataError
 from tunewright.core.hashing import unit_interval
 from tunewright.core.records import Example
-from tunewright.data.grouping import Rows, joined
+from tunewright.data.dedupe.union import Rows
+from tunewright.data.grouping import joined
 from tunewright.data.keys import Key
 from tunewright.data.split_table import SplitTable, keys_of, table_of, unseen
 

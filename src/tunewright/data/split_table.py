@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from tunewright.core.records import Example, Labelled
 from tunewright.data.classes import WHOLE_CLASSES, Class, class_of, is_whole, labels_of
-from tunewright.data.grouping import Rows, key_array
+from tunewright.data.dedupe.union import Rows
+from tunewright.data.grouping import key_array
 from tunewright.data.keys import Key, earlier_prompt_keys, group_key, prompt_key, text_key
 from tunewright.data.synthetic.mark import read_mark
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tunewright.core.errors import DataError
-from tunewright.data.grouping import Rows
+from tunewright.data.dedupe.union import Rows
 
 SERVED = ("test", "validation", "train")
 PLACES = {"train": 0, "validation": 1, "test": 2}

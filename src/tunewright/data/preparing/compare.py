@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from tunewright.data.grouping import KEY, Rows, first_rows, joined
+from tunewright.data.dedupe.union import Rows
+from tunewright.data.grouping import KEY, first_rows, joined
 from tunewright.data.preparing.ledger import Ledger
 from tunewright.data.preparing.made import real_rows
 from tunewright.data.preparing.store import Store, subset
@@ -17,9 +18,10 @@ def drop_duplicates(ledger: Ledger) -> None:
     store = ledger.store
     order = np.lexsort((np.arange(store.rows), store.facts["synthetic"]))
     keys = np.zeros(store.rows, KEY)
-    keys["row"][order], keys["a"] = np.arange(store.rows), store.facts["a"]
-    keys["b"] = store.facts["b"] ^ store.sides.astype(np.uint64)
-    first = order[first_rows(keys)]
+    keys["row"], keys["a"] = np.arange(store.rows), store.facts["a"][order]
+    keys["b"] = (store.facts["b"] ^ store.sides.astype(np.uint64))[order]
+    first = np.empty(store.rows, np.int64)
+    first[order] = order[first_rows(keys, store.rows, store.directory)]
     rows = np.flatnonzero(ledger.left & (first != np.arange(store.rows)))
     ledger.drop(
         "duplicates",
@@ -51,7 +53,7 @@ def separate(ledger: Ledger, near: Rows | None) -> None:
 def _leaders(store: Store, left: NDArray[np.bool_], near: Rows | None) -> Rows:
     """For each row that is left the first row of its group; for the others the row itself."""
     table, rows = subset(store.table, left)
-    groups, _ = joined(len(rows), table.keys, near_parents(near, rows))
+    groups, _ = joined(len(rows), table.keys, near_parents(near, rows), store.directory)
     leaders = np.arange(store.rows)
     leaders[rows] = rows[groups]
     return leaders

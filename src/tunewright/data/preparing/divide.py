@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tunewright.core.errors import DataError
-from tunewright.data.grouping import Rows, joined
+from tunewright.data.dedupe.union import Rows
+from tunewright.data.grouping import joined
 from tunewright.data.preparing.compare import near_parents, separate
 from tunewright.data.preparing.ledger import Ledger
 from tunewright.data.preparing.made import drop_synthetic_copies, real_rows
@@ -64,7 +65,7 @@ def divide(
         0.0 if given["validation"] else settings.validation, 0.0 if given["test"] else settings.test
     )
     table, rows = subset(store.table, ledger.left & real_rows(store) & (sides == TRAIN))
-    groups, opened = joined(len(rows), table.keys, near_parents(near, rows))
+    groups, opened = joined(len(rows), table.keys, near_parents(near, rows), store.directory)
     if settings.time is None:
         dealt, more = deal(table, groups, opened, shares, seed=settings.seed, stratify=settings.stratify)
     else:
@@ -78,7 +79,7 @@ def divide(
 def crossing(ledger: Ledger, sides: NDArray[np.int8], near: Rows | None) -> dict[str, int]:
     """How many groups and clusters were looked at, and how many stand on two sides (none, if all is well)."""
     table, rows = subset(ledger.store.table, ledger.left)
-    groups, _ = joined(len(rows), table.keys)
+    groups, _ = joined(len(rows), table.keys, scratch=ledger.store.directory)
     told = {"groups": len(np.unique(groups)), "groups_on_two_sides": _on_two_sides(groups, sides[rows])}
     if near is not None:
         clusters = near[rows]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tunewright.data.grouping import Rows
+from tunewright.data.dedupe.union import Rows
 from tunewright.data.preparing.store import Store
 from tunewright.data.problems import Problem
 

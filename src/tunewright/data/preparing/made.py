@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from tunewright.data.grouping import Rows
+from tunewright.data.dedupe.union import Rows
 from tunewright.data.preparing.ledger import Ledger
 from tunewright.data.preparing.store import Store
 from tunewright.data.split import SIDES

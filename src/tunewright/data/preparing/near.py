@@ -90,7 +90,7 @@ def _exact(store: Store) -> Rows:
     """The first row of the exact duplicates of every row, whatever its side."""
     keys = np.zeros(store.rows, KEY)
     keys["row"], keys["a"], keys["b"] = np.arange(store.rows), store.facts["a"], store.facts["b"]
-    return first_rows(keys)
+    return first_rows(keys, store.rows, store.directory)
 
 
 def _among(found: Clusters, ledger: Ledger) -> Clusters:

@@ -17,7 +17,7 @@ import orjson
 from numpy.typing import NDArray
 
 from tunewright.core.records import Example
-from tunewright.data.grouping import Rows
+from tunewright.data.dedupe.union import Rows
 from tunewright.data.load import example_of
 from tunewright.data.preparing.part import TYPES, Part, lines_of, part_path, read_array, read_band, read_told
 from tunewright.data.preparing.sources import Source
