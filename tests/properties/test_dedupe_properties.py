@@ -6,8 +6,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.second_look import recheck
 from tunewright.data.dedupe.clusters import InMemory, clusters, groups
-from tunewright.data.dedupe.crossing import crossing, recheck
+from tunewright.data.dedupe.crossing import crossing
 from tunewright.data.dedupe.ordered import Space
 from tunewright.data.dedupe.similar import similarity_of
 from tunewright.data.dedupe.sketch import sketch

@@ -1,25 +1,25 @@
 """The proof that no near-duplicate stands on two sides of a split: by the clusters, and by looking again.
 
-``crossing`` reads the clusters that the split was made with. ``recheck`` does not trust them: it sketches
-the rows again with another seed, and asks for every held-out row which training rows are near it.
+``crossing`` reads the clusters that the split was made with. ``second_look`` does not trust them: it reads
+other sketches, made with another seed, and asks for every held-out row which training rows are near it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tunewright.data.dedupe.clusters import THRESHOLD
-from tunewright.data.dedupe.similar import Compared, compared, similarity
-from tunewright.data.dedupe.sketch import BANDS, sketch
+from tunewright.data.dedupe.similar import Comparer
 from tunewright.data.dedupe.union import Rows
+from tunewright.data.dedupe.words import Hashes
 
 MOST = 64
 UNUSED = 255  # the side of a row that was dropped
-OTHER_SEED = 2_147_483_629
+_PAIRS = 1 << 11  # pairs that are compared together
 
 
 class Crossing(NamedTuple):
@@ -41,58 +41,37 @@ def crossing(leaders: Rows, sides: NDArray[np.uint8]) -> list[Crossing]:
     return [Crossing(one, other, -1.0) for one, other in sorted(pairs.items())]
 
 
-def recheck(
-    held_out: Iterable[tuple[int, str]],
-    train: Iterable[tuple[int, str]],
+def second_look(
+    columns: Iterable[Hashes],
+    held_out: NDArray[np.bool_],
+    train: NDArray[np.bool_],
+    comparer: Comparer,
     threshold: float = THRESHOLD,
-    at_once: int = 4096,
 ) -> list[Crossing]:
-    """Rows of ``train`` that are near a row of ``held_out``, each given as number and ``row_text``.
+    """Rows of ``train`` that are near a row that is held out, found by sketches of another seed.
 
-    Memory grows with the held-out rows only. No row is compared twice with the same one, nor with more than
-    ``MOST`` of the held-out rows that share a band hash: where there are that many, some are found.
+    ``columns`` gives one band hash of every row after the other. No row is compared twice with the same one,
+    nor with more than ``MOST`` of the held-out rows that share a band hash: where there are that many, some
+    are found.
     """
-    held = list(held_out)
-    if not held:
-        return []
-    sketches = sketch([text for _, text in held], OTHER_SEED)
-    order = np.argsort(sketches, axis=0, kind="stable")
-    columns = np.take_along_axis(sketches, order, axis=0)
-    found: list[Crossing] = []
-    for block in _blocks(train, at_once):
-        asked = sketch([text for _, text in block], OTHER_SEED)
-        pairs: set[tuple[int, int]] = set()
-        for band in range(BANDS):
-            begin = np.searchsorted(columns[:, band], asked[:, band], "left")
-            end = np.searchsorted(columns[:, band], asked[:, band], "right")
-            end = np.minimum(end, begin + MOST)
-            for i in np.flatnonzero(end > begin).tolist():
-                pairs.update((i, int(j)) for j in order[begin[i] : end[i], band])
-        found += _verified(sorted(pairs), block, held, threshold)
-    return sorted(found)
+    own, others = np.flatnonzero(held_out), np.flatnonzero(train)
+    pairs: set[tuple[int, int]] = set()
+    for column in columns if len(own) else ():
+        order = np.argsort(column[own], kind="stable")
+        hashes = column[own][order]
+        begin = np.searchsorted(hashes, column[others], "left")
+        end = np.minimum(np.searchsorted(hashes, column[others], "right"), begin + MOST)
+        for i in np.flatnonzero(end > begin).tolist():
+            row = int(others[i])
+            pairs.update((row, held) for held in own[order[begin[i] : end[i]]].tolist())
+    found = []
+    for block in _batched(sorted(pairs), _PAIRS):
+        comparer.load([row for pair in block for row in pair])
+        scored = ((row, held, comparer.similarity(row, held)) for row, held in block)
+        found += [Crossing(row, held, score) for row, held, score in scored if score >= threshold]
+    return found
 
 
-def _verified(
-    pairs: list[tuple[int, int]], block: list[tuple[int, str]], held: list[tuple[int, str]], threshold: float
-) -> list[Crossing]:
-    rows = _read({i for i, _ in pairs}, block)
-    others = _read({j for _, j in pairs}, held)
-    scored = ((i, j, similarity(rows[i], others[j])) for i, j in pairs)
-    return [Crossing(block[i][0], held[j][0], score) for i, j, score in scored if score >= threshold]
-
-
-def _read(places: set[int], rows: list[tuple[int, str]]) -> dict[int, Compared]:
-    """The rows at some places, ready to be compared."""
-    order = sorted(places)
-    return dict(zip(order, compared([rows[place][1] for place in order]), strict=True))
-
-
-def _blocks(rows: Iterable[tuple[int, str]], size: int) -> Iterable[list[tuple[int, str]]]:
-    block: list[tuple[int, str]] = []
-    for row in rows:
-        block.append(row)
-        if len(block) == size:
-            yield block
-            block = []
-    if block:
-        yield block
+def _batched(pairs: list[tuple[int, int]], size: int) -> Iterator[list[tuple[int, int]]]:
+    """``pairs``, ``size`` at a time."""
+    return (pairs[start : start + size] for start in range(0, len(pairs), size))

@@ -39,7 +39,7 @@ BANDS, ROWS = 20, 6
 _MARKS = re.compile("[\x1c-\x1f]")
 _EDGE = np.uint64(0xD1B54A32D192ED03)  # stands for the word before the first and after the last
 _FACTORS = (np.uint64(0x8CB92BA72F3D8DD7), np.uint64(0xABC98388FB8FAC03), np.uint64(0xD6E8FEB86659FD93))
-_SEED = 42
+SEED, OTHER_SEED = 42, 2_147_483_629  # of the sketches that clusters are made of, and of the second look
 
 
 def row_text(example: Example) -> str:
@@ -79,21 +79,23 @@ def turns_of(text: str) -> list[str]:
     return [turn for side in text.split(ANSWER) for turn in side.split(TURN)]
 
 
-def sketch(texts: Sequence[str], seed: int = _SEED) -> Hashes:
-    """The band hashes of texts made by ``row_text``, ``(n, BANDS)``; ``seed`` draws other minima."""
+def sketch(texts: Sequence[str], seeds: Sequence[int] = (SEED,)) -> Hashes:
+    """The band hashes of texts made by ``row_text``, ``(n, BANDS * len(seeds))``: others for each seed."""
+    many = len(seeds)
+    minima = np.empty((len(texts), many * BANDS, ROWS), np.uint64)
     if not texts:
-        return np.empty((0, BANDS), np.uint64)
+        return minima[:, :, 0]
     sides = [text.partition(ANSWER)[::2] for text in texts]
     double = np.array([bool(asked.strip()) and bool(answered.strip()) for asked, answered in sides])
-    minima = np.empty((len(texts), BANDS, ROWS), np.uint64)
     if double.any():
         both = [side for pair, is_double in zip(sides, double, strict=True) if is_double for side in pair]
-        halves = _minima(both, BANDS * ROWS // 2, seed).reshape(-1, 2, BANDS, ROWS // 2)
-        minima[double] = halves.swapaxes(1, 2).reshape(-1, BANDS, ROWS)
+        halves = _minima(both, BANDS * ROWS // 2, seeds).reshape(-1, 2, many * BANDS, ROWS // 2)
+        minima[double] = halves.swapaxes(1, 2).reshape(-1, many * BANDS, ROWS)
     if not double.all():
         single = [max(pair, key=len) for pair, is_double in zip(sides, double, strict=True) if not is_double]
-        minima[~double] = _minima(single, BANDS * ROWS, seed).reshape(-1, BANDS, ROWS)
-    bands = np.broadcast_to(mixed(np.arange(1, BANDS + 1, dtype=np.uint64)), minima.shape[:2])
+        minima[~double] = _minima(single, BANDS * ROWS, seeds).reshape(-1, many * BANDS, ROWS)
+    numbers = np.tile(mixed(np.arange(1, BANDS + 1, dtype=np.uint64)), many)
+    bands = np.broadcast_to(numbers, minima.shape[:2])
     for row in range(ROWS):
         bands = mixed(bands * _FACTORS[0] + minima[:, :, row])
     return bands
@@ -135,13 +137,17 @@ def _turn(message: Message) -> str:
     return _MARKS.sub(" ", f"{message.role}: {turn_text(message)}")
 
 
-def _minima(texts: Sequence[str], count: int, seed: int) -> NDArray[np.uint32]:
-    """``count`` minima over the shingles of each text."""
+def _minima(texts: Sequence[str], count: int, seeds: Sequence[int]) -> NDArray[np.uint32]:
+    """``count`` minima over the shingles of each text for each seed, ``(n, len(seeds), count)``."""
     from rensa import RMinHash
 
     hashes, starts = shingles(texts)
-    digests = RMinHash.digest_matrix_from_flat_token_hashes(hashes, starts.astype(np.uint64), count, seed)
-    return np.array(digests.to_rows(), np.uint32)
+    offsets = starts.astype(np.uint64)
+    digests = [
+        RMinHash.digest_matrix_from_flat_token_hashes(hashes, offsets, count, seed).to_rows()
+        for seed in seeds
+    ]
+    return np.stack([np.array(digest, np.uint32) for digest in digests], axis=1)
 
 
 def _characters(text: str) -> int:

@@ -33,6 +33,7 @@ _UNSPACED = (  # Thai to Tibetan and Burmese, Khmer, Chinese and Japanese
     (0xF900, 0xFAFF),
     (0x20000, 0x323AF),
 )
+_SIZES = (0x80, 0x3100, 0x20000, 0x110000)  # of tables: most texts need a small one, which is made at once
 _SIGNS = "/%&"  # punctuation by its category, but it means something
 _MARKUP = "`|~"  # symbols by their category, but they only lay a text out
 _MULTIPLIER = 0x9E6C63D0876A9A99  # odd; a word is a polynomial of it, modulo 2**64
@@ -139,7 +140,8 @@ def _code_points(text: str) -> NDArray[np.uint8] | NDArray[np.uint32]:
 
 def _classes(points: NDArray[np.uint8] | NDArray[np.uint32]) -> NDArray[np.uint8]:
     """``_IN_WORD`` (with ``_DIGIT``), ``_ALONE``, or 0 for what stands between words."""
-    classes: NDArray[np.uint8] = _table()[points]
+    most = int(points.max(initial=0))
+    classes: NDArray[np.uint8] = _table(next(size for size in _SIZES if most < size))[points]
     for sign in (ord("-"), ord("*")):
         at = np.flatnonzero(points[:-1] == sign)
         if len(at):
@@ -150,11 +152,11 @@ def _classes(points: NDArray[np.uint8] | NDArray[np.uint32]) -> NDArray[np.uint8
 
 
 @cache
-def _table() -> NDArray[np.uint8]:
-    """The class of every character."""
-    table = np.zeros(0x110000, np.uint8)
+def _table(size: int) -> NDArray[np.uint8]:
+    """The class of each of the first ``size`` characters."""
+    table = np.zeros(size, np.uint8)
     of_category = {"L": _IN_WORD, "M": _IN_WORD, "N": _IN_WORD, "S": _ALONE}
-    for point in range(0x110000):
+    for point in range(size):
         category = unicodedata.category(chr(point))
         table[point] = _IN_WORD | _DIGIT if category == "Nd" else of_category.get(category[0], 0)
     for first, last in _UNSPACED:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tunewright.core.errors import DataError
+from tunewright.data.dedupe.crossing import crossing
 from tunewright.data.dedupe.union import Rows
 from tunewright.data.grouping import joined
 from tunewright.data.preparing.compare import near_parents, separate
@@ -44,7 +45,7 @@ def divided(
             break
         if given["validation"] or given["test"]:
             separate(ledger, near.leaders if near else None)
-    proof = crossing(ledger, sides, leaders)
+    proof = _proof(ledger, sides, leaders)
     assert not any(n for name, n in proof.items() if name.endswith("two_sides")), f"the split leaks: {proof}"
     if near is not None:
         proof |= {"looked_afresh": looked, "near_duplicate_pairs_on_two_sides": pairs}
@@ -76,22 +77,18 @@ def divide(
     return sides, notes + more
 
 
-def crossing(ledger: Ledger, sides: NDArray[np.int8], near: Rows | None) -> dict[str, int]:
+def _proof(ledger: Ledger, sides: NDArray[np.int8], near: Rows | None) -> dict[str, int]:
     """How many groups and clusters were looked at, and how many stand on two sides (none, if all is well)."""
-    table, rows = subset(ledger.store.table, ledger.left)
-    groups, _ = joined(len(rows), table.keys, scratch=ledger.store.directory)
-    told = {"groups": len(np.unique(groups)), "groups_on_two_sides": _on_two_sides(groups, sides[rows])}
+    store = ledger.store
+    table, rows = subset(store.table, ledger.left)
+    groups, _ = joined(len(rows), table.keys, scratch=store.directory)
+    own = sides[rows].astype(np.uint8)
+    told = {"groups": len(np.unique(groups)), "groups_on_two_sides": len(crossing(groups, own))}
     if near is not None:
-        clusters = near[rows]
-        _, counts = np.unique(clusters, return_counts=True)
-        told["near_duplicate_clusters"] = int((counts > 1).sum())
-        told["near_duplicate_clusters_on_two_sides"] = _on_two_sides(clusters, sides[rows])
+        sizes = np.unique(near[rows], return_counts=True)[1]
+        told["near_duplicate_clusters"] = int((sizes > 1).sum())
+        told["near_duplicate_clusters_on_two_sides"] = len(crossing(near[rows], own))
     return told
-
-
-def _on_two_sides(groups: Rows, sides: NDArray[np.int8]) -> int:
-    pairs = np.unique(np.stack([groups, sides.astype(np.int64)]), axis=1)
-    return int((np.unique(pairs[0], return_counts=True)[1] > 1).sum())
 
 
 def _unused_shares(

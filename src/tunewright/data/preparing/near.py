@@ -13,7 +13,7 @@ from tunewright.data.dedupe.best import DROPPED, REASONS, dropped
 from tunewright.data.dedupe.best import FACTS as CHOICE
 from tunewright.data.dedupe.clusters import Clusters, clusters
 from tunewright.data.dedupe.contradictions import Contradiction, Said, contradictions, label_conflicts
-from tunewright.data.dedupe.crossing import recheck
+from tunewright.data.dedupe.crossing import second_look
 from tunewright.data.dedupe.ordered import Space
 from tunewright.data.dedupe.report import cluster_report, contradiction_report, label_report
 from tunewright.data.dedupe.similar import Comparer
@@ -40,7 +40,7 @@ class Near:
 def find_near(ledger: Ledger, threshold: float, drop: bool, scratch: Path) -> Near:
     """Find clusters and contradictions among the rows that are left; ``drop`` keeps the best of a cluster."""
     store = ledger.store
-    comparer = Comparer(lambda row: row_text(store.example(row)))
+    comparer = _comparer(store)
     exact = _exact(store)
     found = clusters(
         _Bands(store), lambda row: row_text(store.example(row)), threshold, exact.copy(), space=Space(scratch)
@@ -62,19 +62,24 @@ def find_near(ledger: Ledger, threshold: float, drop: bool, scratch: Path) -> Ne
 
 
 def rejoined(near: Near, ledger: Ledger, sides: np.ndarray[Any, Any], threshold: float) -> tuple[Near, int]:
-    """Look for near-duplicates on two sides afresh, without trusting the clusters; those found are joined.
+    """Look for near-duplicates on two sides afresh, by other sketches; those that are found are joined.
 
     Returns the clusters with them, and how many pairs were found.
     """
     store = ledger.store
     held = ledger.left & (sides != SIDES.index("train"))
     train = ledger.left & ~held
-    crossed = recheck(_texts(store, held), _texts(store, train), threshold)
+    columns = (np.concatenate(list(store.band(BANDS + band))) for band in range(BANDS))
+    crossed = second_look(columns, held, train, _comparer(store), threshold)
     leaders = near.leaders.copy()
     for one in crossed:
         first, second = sorted((int(leaders[one.first]), int(leaders[one.second])))
         leaders[leaders == second] = first
     return Near(leaders, near.report, near.contradicting), len(crossed)
+
+
+def _comparer(store: Store) -> Comparer:
+    return Comparer(lambda row: row_text(store.example(row)))
 
 
 class _Bands:
@@ -139,12 +144,6 @@ def _drop(ledger: Ledger, lost: np.ndarray[Any, Any]) -> None:
     ledger.drop(
         "near_duplicates", lost["row"].copy(), [REASONS[reason] for reason in lost["reason"].tolist()], detail
     )
-
-
-def _texts(store: Store, which: np.ndarray[Any, np.dtype[np.bool_]]) -> Iterator[tuple[int, str]]:
-    for row, (here, example) in enumerate(zip(which.tolist(), store.examples(), strict=True)):
-        if here:
-            yield row, row_text(example)
 
 
 def contradicting_rows(near: Near, store: Store) -> Iterator[dict[str, Any]]:

@@ -20,7 +20,7 @@ from tunewright.data.clean.rows import clean
 from tunewright.data.clean.settings import CleanSettings
 from tunewright.data.contamination.index import Index
 from tunewright.data.dedupe.contradictions import label_hash, said
-from tunewright.data.dedupe.sketch import row_text, sketch
+from tunewright.data.dedupe.sketch import OTHER_SEED, SEED, row_text, sketch
 from tunewright.data.keys import Key, answer_of, row_key, texts_of
 from tunewright.data.load import Reader
 from tunewright.data.preparing.part import FACTS, Part
@@ -163,7 +163,7 @@ def _describe(part: Part, kept: _Kept, stage: Stage) -> None:
         return
     texts = [row_text(example) for example in examples]
     if stage.near:
-        part.arrays["bands"] = sketch(texts)
+        part.arrays["bands"] = sketch(texts, (SEED, OTHER_SEED))
         facts["question"], facts["says"] = said(examples)
     if stage.index is not None:
         part.matches = [match._asdict() for match in stage.index.hits(texts)]

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
+from tests.second_look import recheck
 from tunewright.data.dedupe.clusters import Clusters, InMemory, clusters
 from tunewright.data.dedupe.contradictions import Contradiction, Contradictions
-from tunewright.data.dedupe.crossing import UNUSED, Crossing, crossing, recheck
+from tunewright.data.dedupe.crossing import UNUSED, Crossing, crossing
 from tunewright.data.dedupe.report import (
     cluster_report,
     contradiction_report,
@@ -42,7 +43,7 @@ def test_clusters_on_several_sides(leaders, sides, expected):
 def test_looking_again_finds_what_crosses_without_knowing_the_clusters():
     train = [(0, edited(50)), (1, "something else"), (4, edited(10, 90)), (9, "")]
     held = [(2, edited()), (3, "nothing like it")]
-    found = recheck(held, train, at_once=2)
+    found = recheck(held, train)
     assert [pair[:2] for pair in found] == [(0, 2), (4, 2)]
     assert [pair.similarity for pair in found] == pytest.approx([97 / 103, 94 / 106])
     assert recheck(held, train, threshold=0.95) == []

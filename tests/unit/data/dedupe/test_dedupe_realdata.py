@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.second_look import recheck
 from tunewright.core.records import Labelled
 from tunewright.data.contamination.index import Index
 from tunewright.data.contamination.known import known
@@ -13,7 +14,6 @@ from tunewright.data.contamination.ngrams import items_of
 from tunewright.data.dedupe.best import FACTS, dropped
 from tunewright.data.dedupe.clusters import InMemory, clusters, groups, numbered
 from tunewright.data.dedupe.contradictions import contradictions, label_hash, said
-from tunewright.data.dedupe.crossing import recheck
 from tunewright.data.dedupe.similar import Comparer
 from tunewright.data.dedupe.sketch import row_text, sketch
 from tunewright.data.dedupe.union import alone
