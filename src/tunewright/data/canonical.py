@@ -10,6 +10,8 @@ import orjson
 
 from tunewright.core.records import Example, Labelled, Message, Meta, Preference, Prompt, Ranking, Text
 
+_META = tuple(field.name for field in dataclasses.fields(Meta))
+
 
 def to_row(example: Example) -> dict[str, Any]:
     """One example as a row of its format: ``text``, ``chat_label``, ``preference`` … or ``messages``."""
@@ -42,4 +44,4 @@ def _turns(messages: Iterable[Message]) -> list[dict[str, Any]]:
 
 
 def _meta(meta: Meta) -> dict[str, Any]:
-    return {key: value for key, value in dataclasses.asdict(meta).items() if value is not None}
+    return {name: value for name in _META if (value := getattr(meta, name)) is not None}

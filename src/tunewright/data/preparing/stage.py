@@ -125,11 +125,13 @@ def _read_one(
 
 def _named(example: Example, task: str | None, redact: Redactor | None) -> Example:
     """The row with its task, and with an id and a group that name nobody."""
-    meta = replace(example.meta, task=task)
+    meta = example.meta
+    id_, group = meta.id, meta.group
     if redact is not None:
-        id_, group = (None if name is None else redact.safe_name(name) for name in (meta.id, meta.group))
-        meta = replace(meta, id=id_, group=group)
-    return example if meta == example.meta else replace(example, meta=meta)
+        id_, group = (None if name is None else redact.safe_name(name) for name in (id_, group))
+    if (meta.task, meta.id, meta.group) == (task, id_, group):
+        return example
+    return replace(example, meta=replace(meta, task=task, id=id_, group=group))
 
 
 def _describe(part: Part, kept: _Kept, stage: Stage) -> None:
