@@ -166,6 +166,11 @@ def found_notes(receipt: dict[str, Any]) -> list[str]:
     if found := receipt.get("personal_data"):
         for kind, actions in found["found"].items():
             notes.append(f"{kind}: " + ", ".join(f"{count} {action}" for action, count in actions.items()))
+        if (receipt["settings"]["redact"] or {}).get("names") == "cues":
+            notes.append(
+                "people were looked for by the words around them; --names full asks a language model as well,"
+                " and finds more, more slowly"
+            )
         if found["values_to_decide"]:
             notes.append(
                 f"{found['values_to_decide']} value(s) may be personal and were left as they are: decide with"
