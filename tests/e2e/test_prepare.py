@@ -156,3 +156,22 @@ def test_rows_that_mean_harm_cost_only_themselves(tw, tmp_path):
     assert said.status == 0, said.err
     rejected = {row["line"]: row["reason"] for row in rows_of(tmp_path / "out" / "rejected.jsonl")}
     assert rejected == {21 + i: reason for i, reason in enumerate(bad)}
+
+
+def test_a_run_prepares_its_rows_as_its_recipe_asks(tw, tiny, tmp_path, letters):
+    words = (
+        *("data.prepare.clean={}", "data.prepare.redact={action: mask}", "data.prepare.compare.near=group"),
+        *("train.max_steps=2", "evaluate.max_new_tokens=4", "data.split.validation=0.2", "data.split.test=0.2"),
+    )
+    out = tmp_path / "run"
+    said = tw("train", "--model", tiny, "--data", letters, "--out", out, *words)
+    assert said.status == 0, said.err
+    written = everything(out)
+    assert MAIL.encode() not in written and b"[EMAIL]" in written
+    receipt = json.loads((out / "data" / "receipt.json").read_text())
+    assert [step["step"] for step in receipt["steps"]][:3] == ["read", "redact", "clean"]
+    assert receipt["split_proof"]["near_duplicate_pairs_on_two_sides"] == 0
+    assert len(rows_of(out / "data" / "redactions.jsonl")) == 40
+    assert "data.prepare" not in tw("plan", out / "recipe.yaml").err
+    (out / "result.json").unlink()
+    assert tw("resume", out).status == 0

@@ -396,11 +396,12 @@ def value_at(recipe: Recipe, name: str) -> Any:
     for part in name.split("."):
         own = part in type(here).model_fields
         here = getattr(here.options if isinstance(here, Choice) and not own else here, part)
-    if isinstance(here, dict):
-        return {
-            k: v.model_dump(exclude_defaults=True) if isinstance(v, Section) else v for k, v in here.items()
-        }
-    return here
+    return {key: _written(value) for key, value in here.items()} if isinstance(here, dict) else _written(here)
+
+
+def _written(value: Any) -> Any:
+    """A section that stands where a value may stand is written as what was set in it."""
+    return value.model_dump(mode="json", exclude_defaults=True) if isinstance(value, Section) else value
 
 
 def merged_values(values: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
