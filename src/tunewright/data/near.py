@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
 
 from tunewright.core.records import Example, Text
-from tunewright.data.dedupe.clusters import Bands, InMemory, clusters
+from tunewright.data.dedupe.clusters import InMemory, clusters
 from tunewright.data.dedupe.sketch import row_text, sketch
 
 
@@ -18,6 +17,5 @@ def near_texts(texts: Sequence[str]) -> list[int]:
 def near_rows(rows: Sequence[Example]) -> list[int]:
     """For each row the index of the first of its cluster; its own where it stands alone."""
     plain = [row_text(row) for row in rows]
-    bands = cast(Bands, InMemory(sketch(plain)))
-    leaders: list[int] = clusters(bands, plain.__getitem__).leaders.tolist()
+    leaders: list[int] = clusters(InMemory(sketch(plain)), plain.__getitem__).leaders.tolist()
     return leaders

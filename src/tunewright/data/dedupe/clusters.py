@@ -29,8 +29,11 @@ _PAIRS = 1 << 11  # pairs that are compared before their groups are joined
 class Bands(Protocol):
     """Sketches of ``rows`` rows: ``column`` gives one band hash of each, in order, in chunks of any size."""
 
-    rows: int
-    bands: int
+    @property
+    def rows(self) -> int: ...
+
+    @property
+    def bands(self) -> int: ...
 
     def column(self, band: int) -> Iterator[Hashes]: ...
 

@@ -19,6 +19,7 @@ from tunewright.data.dedupe.report import cluster_report, contradiction_report, 
 from tunewright.data.dedupe.similar import Comparer
 from tunewright.data.dedupe.sketch import BANDS, row_text
 from tunewright.data.dedupe.union import Rows
+from tunewright.data.dedupe.words import Hashes
 from tunewright.data.grouping import KEY, first_rows
 from tunewright.data.preparing.ledger import Ledger
 from tunewright.data.preparing.store import Store
@@ -67,15 +68,22 @@ def rejoined(near: Near, ledger: Ledger, sides: np.ndarray[Any, Any], threshold:
     Returns the clusters with them, and how many pairs were found.
     """
     store = ledger.store
-    held = ledger.left & (sides != SIDES.index("train"))
-    train = ledger.left & ~held
-    columns = (np.concatenate(list(store.band(BANDS + band))) for band in range(BANDS))
-    crossed = second_look(columns, held, train, _comparer(store), threshold)
+    train, validation, test = (ledger.left & (sides == place) for place in range(len(SIDES)))
+    crossed = [
+        pair
+        for held_out, others in ((test | validation, train), (test, validation))
+        for pair in second_look(_second_sketches(store), held_out, others, _comparer(store), threshold)
+    ]
     leaders = near.leaders.copy()
     for one in crossed:
         first, second = sorted((int(leaders[one.first]), int(leaders[one.second])))
         leaders[leaders == second] = first
     return Near(leaders, near.report, near.contradicting), len(crossed)
+
+
+def _second_sketches(store: Store) -> Iterator[Hashes]:
+    """One band hash of every row after the other, of the sketches that the clusters were not made of."""
+    return (np.concatenate(list(store.band(BANDS + band))) for band in range(BANDS))
 
 
 def _comparer(store: Store) -> Comparer:
@@ -115,6 +123,7 @@ def _choices(store: Store) -> np.ndarray[Any, Any]:
         ("says", "label"),
     ):
         facts[name] = store.facts[own]
+    facts["says"] ^= store.facts["task"]  # rows of different tasks are never duplicates of each other
     facts["repairs"] += np.where(store.facts["synthetic"] == 1, AFTER_REAL, 0).astype(np.uint16)
     return facts
 

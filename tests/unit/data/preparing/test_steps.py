@@ -119,6 +119,17 @@ def test_rows_like_those_of_a_given_test_file_are_not_trained_on(tmp_path):
     assert receipt["splits"]["test"]["rows"] == 4
 
 
+def test_rows_of_different_tasks_are_no_duplicates_but_stand_on_one_side(tmp_path):
+    files = [write(tmp_path / f"{name}.jsonl", rows()) for name in ("one", "two")]
+    write(files[1], [like(row) for row in rows()])
+    tasks = {str(file): file.stem for file in files}
+    receipt = prepare_to(
+        tmp_path / "out", {"train": files}, build(PrepareSettings, {"tasks": tasks, "compare": NEAR})
+    )
+    assert receipt["rejected"] == 0 and receipt["near_duplicates"]["clusters"] == 60
+    assert receipt["split_proof"]["near_duplicate_clusters_on_two_sides"] == 0
+
+
 def test_contradictions_are_reported_and_stay(tmp_path):
     items = rows()
     items += [{**items[9], "answer": sentence(5)}, {**items[9], "question": items[9]["question"].upper()}]
