@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from tunewright.data.redact.birth import WORDS, birth_dates
+from tunewright.data.redact.birth import birth_dates, speaks_of_birth
 from tunewright.data.redact.credentials import secrets
 from tunewright.data.redact.findings import Finding
+from tunewright.data.redact.folding import lowered
 from tunewright.data.redact.national import national_ids, social_security
-from tunewright.data.redact.online import emails, ip_addresses, mac_addresses
+from tunewright.data.redact.online import emails, ipv4, ipv6, mac_addresses
 from tunewright.data.redact.payment import cards, ibans
 from tunewright.data.redact.phones import phones
 from tunewright.data.redact.streets import streets
@@ -18,28 +19,31 @@ _DIGIT = re.compile(r"[0-9]")
 _NUMBER = re.compile(r"[0-9](?:[^0-9]{0,3}[0-9]){5}")  # six digits near each other
 
 
-def structured(text: str, regions: tuple[str, ...], wants: Callable[[str], bool]) -> list[Finding]:
+def structured(
+    text: str, regions: tuple[str, ...], wants: Callable[[str], bool], lower: str | None = None
+) -> list[Finding]:
     """Everything with a shape in a folded ``text``, overlaps included; ``wants(type)`` says what to look for.
 
-    ``regions`` are the countries whose local telephone numbers count.
+    ``regions`` are the countries whose local telephone numbers count; ``lower`` is ``lowered(text)``, where the
+    caller has it already.
     """
-    lower = text.lower()
-    if len(lower) != len(text):  # a few capitals grow when lowered; places must stay the same
-        lower = "".join(low if len(low := c.lower()) == 1 else c for c in text)
+    lower = lowered(text) if lower is None else lower
     found: list[Finding] = []
     if wants("API_KEY") or wants("PASSWORD") or wants("PRIVATE_KEY") or wants("URL_CREDENTIALS"):
         found += secrets(text, lower)
     if ("@" in text or " at" in lower or "(at" in lower or "[at" in lower) and wants("EMAIL"):
         found += emails(text, lower)
-    if wants("MAC_ADDRESS") and (text.count(":") >= 5 or text.count("-") >= 5):
+    if wants("MAC_ADDRESS"):
         found += mac_addresses(text)
-    if wants("IP_ADDRESS") and (text.count(".") >= 3 or text.count(":") >= 2):
-        found += ip_addresses(text)
+    if wants("IP_ADDRESS") and ":" in text:
+        found += ipv6(text)
     if not _DIGIT.search(text):
         return [f for f in found if wants(f.type)]
+    if wants("IP_ADDRESS"):
+        found += ipv4(text)
     if wants("STREET_ADDRESS"):
         found += streets(text, lower)
-    if wants("DATE_OF_BIRTH") and any(word in lower for word in WORDS):
+    if wants("DATE_OF_BIRTH") and speaks_of_birth(lower):
         found += birth_dates(text, lower)
     if _NUMBER.search(text):
         found += _numbers(text, lower, regions, wants)
