@@ -54,14 +54,6 @@ _NOT_A_PERSON = re.compile(r"\b(?:company|firm|organi[sz]ation|idea|city|band)\b
 REACH = 60  # code points between the word and the date
 
 
-def speaks_of_birth(lower: str) -> bool:
-    """Whether any word about birth stands in a text in lower case."""
-    for word in WORDS:  # as fast as it gets: a generator would take longer than the search itself
-        if word in lower:
-            return True
-    return False
-
-
 def birth_dates(text: str, lower: str) -> Iterator[Finding]:
     """Whole dates (a year alone is none) at most ``REACH`` behind a word about birth, in its sentence."""
     seen = -1

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from tunewright.data.redact.findings import Finding
-from tunewright.data.redact.nearby import before, cue
+from tunewright.data.redact.nearby import before, cue, holds_any
 from tunewright.data.redact.wordlists import words
 
 # Words that end the name of a street (after USPS Publication 28, appendix C1). The first are hardly ever
@@ -82,11 +82,14 @@ _LIVING = cue(
 )  # fmt: skip
 
 
-def streets(text: str, lower: str) -> Iterator[Finding]:
-    """Addresses from the house number to the unit; the town behind them only in the American form."""
+def streets(text: str, lower: str, ahead: str) -> Iterator[Finding]:
+    """Addresses from the house number to the unit; the town behind them only in the American form.
+
+    ``ahead`` is what of ``lower`` stands near before a digit.
+    """
     if _may_be_english(lower):
         yield from _english(text)
-    yield from _foreign(text, lower)
+    yield from _foreign(text, lower, ahead)
     if "box" in lower or "postfach" in lower or "apartado" in lower or "postale" in lower:
         for match in _BOX.finditer(text):
             yield Finding(*match.span(), "STREET_ADDRESS", 0.85)
@@ -129,11 +132,11 @@ def _score(sure: bool, titled: bool, unit: bool, living: bool) -> float:
     return 0.75 if sure and (living or unit) else 0.0
 
 
-def _foreign(text: str, lower: str) -> Iterator[Finding]:
+def _foreign(text: str, lower: str, ahead: str) -> Iterator[Finding]:
     patterns = []
     if any(lower.endswith(_SUFFIXES, 0, number.start()) for number in _SPACE_NUMBER.finditer(lower)):
         patterns.append(_SUFFIXED)
-    if any(hint in lower for hint in _PREFIX_HINTS):
+    if holds_any(ahead, _PREFIX_HINTS):
         patterns.append(_PREFIXED)
     if _FRENCH_START.search(lower):
         patterns.append(_FRENCH)
@@ -143,7 +146,7 @@ def _foreign(text: str, lower: str) -> Iterator[Finding]:
             unit = _UNIT_AFTER.match(text, match.end())
             end = unit.end() if unit else match.end()
             yield Finding(match.start(), end, "STREET_ADDRESS", 0.9 if living or unit else 0.72)
-    if any(word in lower for word in ("apt", "suite", "apartment", "unit ")):
+    if holds_any(lower, ("apt", "suite", "apartment", "unit ")):
         for match in _NUMBER_AND_UNIT.finditer(text):
             yield Finding(*match.span(), "STREET_ADDRESS", 0.85)
 
