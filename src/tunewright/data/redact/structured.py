@@ -9,6 +9,7 @@ from tunewright.data.redact.birth import WORDS, birth_dates
 from tunewright.data.redact.credentials import secrets
 from tunewright.data.redact.findings import Finding
 from tunewright.data.redact.folding import lowered
+from tunewright.data.redact.library import KINDS, more_numbers
 from tunewright.data.redact.nearby import holds_any
 from tunewright.data.redact.national import national_ids, social_security
 from tunewright.data.redact.online import emails, ipv4, ipv6, mac_addresses
@@ -18,6 +19,7 @@ from tunewright.data.redact.streets import streets
 
 _DIGITS = re.compile(r"[0-9]+")
 _NUMBER = re.compile(r"[0-9](?:[^0-9]{0,3}[0-9]){5}")  # six digits near each other
+LIBRARY_TYPES = frozenset(kind.type for kind in KINDS)
 
 
 def structured(
@@ -49,6 +51,8 @@ def structured(
         found += birth_dates(text, lower)
     if _NUMBER.search(text):
         found += _numbers(text, lower, regions, wants)
+    if any(map(wants, LIBRARY_TYPES)):
+        found += more_numbers(text, lower, found)
     return [f for f in found if wants(f.type)]
 
 
