@@ -18,7 +18,7 @@ from tunewright.data.redact.name_words import (
     ordinary,
 )
 from tunewright.data.redact.runs import Run
-from tunewright.data.redact.wordlists import given_names
+from tunewright.data.redact.wordlists import family_names, given_names
 
 _TITLE = re.compile(rf"(?<!\w)(?:{'|'.join(re.escape(t) for t in TITLES)})\.? {{0,2}}$")
 MOST_WORDS = 5
@@ -50,8 +50,8 @@ def _shape(run: Run, names: Sequence[str]) -> float:
     """Two to four words, an initial, an ending of family names, letters that English lacks."""
     score = 0.2 if len(names) > 1 else 0.0
     if len(run.words) > len(names) > 1:
-        score += 0.15
-    if like_a_surname(names[-1]):
+        score += 0.3 if len(run.words[1]) == 1 else 0.15
+    if names[-1] in family_names() or like_a_surname(names[-1]):
         score += 0.2
     if any(not w.isascii() for w in names):
         score += 0.15
@@ -97,7 +97,7 @@ def _line(text: str, run: Run, names: Sequence[str]) -> float:
     start = text.rfind("\n", 0, run.start) + 1
     if text[start : run.start].strip(" \t>?*-") or not _LETTER_HEAD.match(text, run.end):
         return 0.0
-    return 0.5
+    return 0.55
 
 
 _LETTER_HEAD = re.compile(
