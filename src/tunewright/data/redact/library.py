@@ -1,7 +1,7 @@
-"""More numbers of people, by the recognisers of Presidio: licences, passports, health and tax numbers, wallets.
+"""More numbers of people, by the recognisers of Presidio: licences, passports, health, taxes, wallets.
 
-They add what ``national`` does not know. A number counts if its check digits are right or it can have none, and
-if a word that names it stands before it; a few shapes are so distinctive that they need no word. The
+They add what ``national`` does not know. A number counts if its check digits are right or it can have none,
+and if a word that names it stands before it; a few shapes are so distinctive that they need no word. The
 recognisers are loaded only where a text holds such a word or shape and a number that nothing else explains.
 """
 
@@ -72,16 +72,17 @@ KINDS = (
 )
 # Of the words that Presidio lists for them, those that mean such a number and hardly anything else.
 TELLING = frozenset({
-    "itin", "taxpayer", "medicare", "mbi", "npi", "national provider", "provider identifier", "dea", "driver",
-    "driving", "passport", "passport number", "pasaporte", "passaporto", "여권", "account", "account#", "acct",
-    "driving licence", "driving license", "dvla", "abn", "australian business number", "voter",
-    "elector photo identity card", "nin", "national identification number", "national identity number", "nimc",
-    "umid", "philhealth", "taxpayer identification number", "nric", "nric#", "fin#", "frn",
-    "foreigner registration number", "외국인등록번호", "운전면허", "운전면허번호", "korean driver license",
-    "tax reference", "income tax", "tax number", "rentenversicherungsnummer", "sozialversicherungsnummer",
-    "rvnr", "svnr", "sv-nummer", "krankenversicherungsnummer", "krankenversichertennummer", "versichertennummer",
-    "kvnr", "gesundheitskarte", "steuernummer", "steuer-nr", "finanzamt", "führerscheinnummer", "führerschein",
-    "arztnummer", "lanr", "patente", "patente di guida", "identità",
+    "itin", "taxpayer", "medicare", "mbi", "npi", "national provider", "provider identifier", "dea",
+    "driver", "driving", "passport", "passport number", "pasaporte", "passaporto", "여권", "account",
+    "account#", "acct", "driving licence", "driving license", "dvla", "abn", "australian business number",
+    "voter", "elector photo identity card", "nin", "national identification number",
+    "national identity number", "nimc", "umid", "philhealth", "taxpayer identification number", "nric",
+    "nric#", "fin#", "frn", "foreigner registration number", "외국인등록번호", "운전면허", "운전면허번호",
+    "korean driver license", "tax reference", "income tax", "tax number", "rentenversicherungsnummer",
+    "sozialversicherungsnummer", "rvnr", "svnr", "sv-nummer", "krankenversicherungsnummer",
+    "krankenversichertennummer", "versichertennummer", "kvnr", "gesundheitskarte", "steuernummer",
+    "steuer-nr", "finanzamt", "führerscheinnummer", "führerschein", "arztnummer", "lanr", "patente",
+    "patente di guida", "identità",
 })  # fmt: skip
 
 _ANY_WORD = cue(map(re.escape, sorted(TELLING)))
@@ -143,7 +144,7 @@ def _score(text: str, kind: Kind, hit: Any, words: re.Pattern[str] | None) -> fl
 
 @cache
 def _recognisers() -> list[tuple[Kind, Any, re.Pattern[str] | None]]:
-    """Each kind with its recogniser and the words that name it; loaded once in a process, from the disk alone."""
+    """Each kind with its recogniser and the words that name it; loaded once in a process, from the disk."""
     with _without(_NOT_NEEDED):
         module = import_module("presidio_analyzer.predefined_recognizers")
     loaded = []

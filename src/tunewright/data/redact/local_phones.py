@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 
 from tunewright.data.redact.nearby import before
+from tunewright.data.redact.wordlists import words
 
 # Where a number without a country code may come from, beyond the countries that the settings name.
-REGIONS = tuple(
-    "US GB IE FR DE AT CH IT ES PT NL BE LU DK NO SE FI IS PL CZ SK HU SI HR RS BA MK BG RO GR CY TR UA RU BY"
-    " LT LV EE IL EG MA TN DZ ZA NG KE GH IN PK BD LK ID MY SG PH TH VN CN HK TW JP KR AU NZ BR AR CL CO MX PE UY"
-    " AE SA".split()
-)
+REGIONS = words("phone_regions")
 # The zero that is dialled before the number of an area, and two or more groups behind it.
 _ZERO = re.compile(r"\(?0[1-9]\d{0,3}(?:\) ?| ?/ ?|[ .-])\d{2,5}(?:([ .-])\d{2,5}(?:\1\d{2,5}){0,2})")
 _PAIRS = re.compile(r"\d\d(?:\D\d\d)+")
@@ -22,10 +20,10 @@ MIN_DIGITS, MAX_DIGITS = 8, 11
 
 
 def local_score(text: str, start: int, end: int) -> float:
-    """How sure the grouped number ``text[start:end]`` is one of a telephone, by its form alone; 0 if not at all.
+    """How sure it is that the grouped number ``text[start:end]`` is one of a telephone, by its form alone.
 
-    A zero before the area and three groups that some country uses are enough. Without the zero the groups have
-    to be those in which a country writes its numbers, behind a word such as *at* or *on*.
+    A zero before the area and three groups that some country uses are enough. Without the zero the groups
+    have to be those in which a country writes its numbers, behind a word such as *at* or *on*.
     """
     value = text[start:end]
     groups = re.findall(r"\d+", value)
@@ -45,7 +43,7 @@ def local_score(text: str, start: int, end: int) -> float:
 def _counting(groups: list[str]) -> bool:
     """Whether the groups are numbers in a row: 01 02 03 04 05."""
     numbers = [int(group) for group in groups]
-    return len(numbers) > 2 and len({b - a for a, b in zip(numbers, numbers[1:], strict=False)}) == 1
+    return len(numbers) > 2 and len({b - a for a, b in pairwise(numbers)}) == 1
 
 
 def _groups_of(digits: str, region: str) -> list[str]:

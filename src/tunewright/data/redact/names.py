@@ -133,8 +133,8 @@ def _in_lower_case(text: str, lower: str) -> Iterator[Finding]:
 
 
 _LOWER_CUES = (
-    "my name is ", "i am called ", "i'm called ", "name: ", "dear ", "mr ", "mr. ", "mrs ", "mrs. ", "ms ", "ms. ",
-    "dr ", "dr. ", "spoke to ", "spoke with ", "follow up with ", "called ", "named ",
+    "my name is ", "i am called ", "i'm called ", "name: ", "dear ", "mr ", "mr. ", "mrs ", "mrs. ",
+    "ms ", "ms. ", "dr ", "dr. ", "spoke to ", "spoke with ", "follow up with ", "called ", "named ",
 )  # fmt: skip
 _ONE_OR_TWO = re.compile(r"[^\W\d_]{2,20}(?: [^\W\d_]{2,20})?(?!\w)")
 

@@ -14,7 +14,7 @@ def cue(words: Iterable[str]) -> re.Pattern[str]:
 
 
 def holds_any(text: str, words: Iterable[str]) -> bool:
-    """Whether any of ``words`` stands in ``text``: a plain loop, three times as fast as a generator or a pattern."""
+    """Whether any of ``words`` stands in ``text``: a plain loop is the fastest."""
     for word in words:  # noqa: SIM110
         if word in text:
             return True

@@ -94,7 +94,7 @@ def ipv4(text: str) -> Iterator[Finding]:
 
 
 def ipv6(text: str) -> Iterator[Finding]:
-    """Groups of hexadecimal digits between colons; not the machine's own address, nor a slice of a program."""
+    """Groups of hexadecimal digits between colons; not the machine's own, nor a slice of a program."""
     for match in _V6.finditer(text) if "::" in text or _COLONS.search(text) else ():
         value = match.group()
         start, end = match.span()

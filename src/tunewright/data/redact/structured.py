@@ -10,8 +10,8 @@ from tunewright.data.redact.credentials import secrets
 from tunewright.data.redact.findings import Finding
 from tunewright.data.redact.folding import lowered
 from tunewright.data.redact.library import KINDS, more_numbers
-from tunewright.data.redact.nearby import holds_any
 from tunewright.data.redact.national import national_ids, social_security
+from tunewright.data.redact.nearby import holds_any
 from tunewright.data.redact.online import emails, ipv4, ipv6, mac_addresses
 from tunewright.data.redact.payment import cards, ibans
 from tunewright.data.redact.phones import phones
@@ -27,8 +27,8 @@ def structured(
 ) -> list[Finding]:
     """Everything with a shape in a folded ``text``, overlaps included; ``wants(type)`` says what to look for.
 
-    ``regions`` are the countries whose local telephone numbers count; ``lower`` is ``lowered(text)``, where the
-    caller has it already.
+    ``regions`` are the countries whose local telephone numbers count; ``lower`` is ``lowered(text)``, where
+    the caller has it already.
     """
     lower = lowered(text) if lower is None else lower
     found: list[Finding] = []
