@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from tunewright.core.errors import ConfigError
 from tunewright.data.redact.findings import Finding
-from tunewright.data.redact.nearby import before, counts_things, cue
+from tunewright.data.redact.nearby import ahead_of_numbers, before, counts_things, cue
 
 PACKAGES = ("phonenumbers", "stdnum", "presidio_analyzer")
 # What Presidio would load for its language models, which are not used: seconds, and 300 MB of memory.
@@ -104,7 +104,7 @@ def require_packages() -> None:
 def more_numbers(text: str, lower: str, found: Sequence[Finding], sure: float = 0.7) -> Iterator[Finding]:
     """What Presidio's recognisers find where nothing of ``found`` that is ``sure`` stands."""
     number = _NUMBER.search(text) is not None
-    named = number and _ANY_WORD.search(lower) is not None
+    named = number and _ANY_WORD.search(ahead_of_numbers(text, lower)) is not None
     shaped = (number and _CAPITALS.search(text)) or _WALLET.search(text) or "bc1" in lower
     if not (named or shaped):
         return
