@@ -152,7 +152,7 @@ def false_hits(items: Iterable[Item], names: str) -> tuple[int, float, float]:
 
 def cost(rows: list[dict[str, str]], names: str) -> float:
     """CPU microseconds per 1,000 characters, the start left out."""
-    redacted(rows[:3], names)
+    redacted([*rows[:3], {"text": "My account is 12345678."}], names)  # loads what a row may call for
     start = time.process_time()
     redacted(rows, names)
     return (time.process_time() - start) / sum(len(v) for row in rows for v in row.values()) * 1e9

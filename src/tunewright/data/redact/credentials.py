@@ -43,12 +43,26 @@ _SHAPES = {
     "eyJ": r"eyJ[0-9A-Za-z_-]{8,4096}\.eyJ[0-9A-Za-z_-]{8,8192}\.[0-9A-Za-z_-]{8,1024}",
     "AccountKey=": r"(?<=AccountKey=)[0-9A-Za-z+/]{60,88}={0,2}",
 }
-_KEYS = {prefix: re.compile(r"(?<![0-9A-Za-z_])" + shape) for prefix, shape in _SHAPES.items()}
-_KEYS["AccountKey="] = re.compile(_SHAPES["AccountKey="])
+_MARKS = "_-."  # one of them stands in most keys: a text without it needs no look for these
+
+
+def _mark_of(prefix: str) -> str:
+    """A mark that every key of this shape holds; nothing if there is none."""
+    told = {"xox": "-", "sq0": "-", "eyJ": "."}
+    return told.get(prefix) or next((mark for mark in _MARKS if mark in prefix), "")
+
+
+_KEYS = {
+    mark: [
+        (prefix, re.compile(shape if shape.startswith("(?<=") else r"(?<![0-9A-Za-z_])" + shape))
+        for prefix, shape in _SHAPES.items()
+        if _mark_of(prefix) == mark
+    ]
+    for mark in ("", *_MARKS)
+}
 
 _PASSWORD_WORDS = ("password", "passwd", "passphrase", "pwd")
 _SECRET_WORDS = (*_PASSWORD_WORDS, "key", "secret", "token", "bearer")
-MIN_KEY, MIN_TOKEN = 16, 10  # characters of the shortest key with a known shape, and of one that is assigned
 _KEY_OF = re.compile(r"(?:api|access|secret|private|auth|account|signing|encryption|master)[_ -]?$")
 _VALUE = re.compile(
     r"s?(?![A-Za-z])[\"']?\s{0,3}((?:=>|:=|[:=])?)(?:\bis\b|\bwas\b)?:?\s{0,3}[\"'`]?"
@@ -63,12 +77,13 @@ _PLACEHOLDER = re.compile(
 
 def secrets(text: str, lower: str) -> Iterator[Finding]:
     """Every secret in ``text``; ``lower`` is the same in lower case."""
-    longest = max(map(len, text.split()), default=0)  # most texts have no word that is long enough
-    for prefix, pattern in _KEYS.items() if longest >= MIN_KEY else ():
-        if prefix in text:
-            for match in pattern.finditer(text):
-                yield Finding(match.start(), _trimmed(text, match.start(), match.end()), "API_KEY", 0.95)
-    yield from _assigned(text, lower, _SECRET_WORDS if longest >= MIN_TOKEN else _PASSWORD_WORDS)
+    for mark, keys in _KEYS.items():
+        for prefix, pattern in keys if mark in text else ():
+            if prefix in text:
+                for match in pattern.finditer(text):
+                    end = _trimmed(text, match.start(), match.end())
+                    yield Finding(match.start(), end, "API_KEY", 0.95)
+    yield from _assigned(text, lower)
     if "-----BEGIN" in text:
         yield from _private_keys(text)
     if "://" in text:
@@ -95,9 +110,9 @@ def _body_end(text: str, start: int) -> int:
     return start + len(match.group().rstrip()) if match else start
 
 
-def _assigned(text: str, lower: str, words: tuple[str, ...]) -> Iterator[Finding]:
+def _assigned(text: str, lower: str) -> Iterator[Finding]:
     """``api_key = …``, ``password is …``: only where the text is too odd to be a word."""
-    for word in words:
+    for word in _SECRET_WORDS:
         at = lower.find(word)
         while at >= 0:
             end = at + len(word)

@@ -22,6 +22,9 @@ TYPES = (
     "NATIONAL_ID",
     "PASSPORT",
     "DRIVER_LICENSE",
+    "MEDICAL_LICENSE",
+    "BANK_ACCOUNT",
+    "CRYPTO",
     "DATE_OF_BIRTH",
     "IP_ADDRESS",
     "MAC_ADDRESS",
@@ -92,9 +95,10 @@ def without_overlaps(found: Iterable[Finding]) -> list[Finding]:
 
     A name yields to everything with a shape: it is often a part of an address.
     """
+    found = list(found)
+    if len(found) < 2:
+        return found
     best = sorted(found, key=lambda f: (f.type in NAMES, -f.score, f.start - f.end, _RANK[f.type], f.start))
-    if len(best) < 2:
-        return best
     kept: list[Finding] = []
     taken: set[int] = set()  # positions, in steps: findings are short, texts may be long
     for f in best:

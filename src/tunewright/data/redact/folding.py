@@ -67,6 +67,14 @@ def fold(text: str) -> Folded:
     return Folded("".join(parts), starts, ends)
 
 
+def lowered(text: str) -> str:
+    """``text`` in lower case, as long as it was: the few capitals that would grow stay."""
+    lower = text.lower()
+    if len(lower) == len(text):
+        return lower
+    return "".join(low if len(low := c.lower()) == 1 else c for c in text)
+
+
 def _folded(piece: str) -> str:
     if piece[0] == "&":
         plain = html.unescape(piece)

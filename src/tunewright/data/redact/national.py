@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import NamedTuple
 
 from tunewright.data.redact.findings import Finding
-from tunewright.data.redact.nearby import before, counts_things, cue
+from tunewright.data.redact.nearby import ahead_of_numbers, before, counts_things, cue
 
 
 class Number(NamedTuple):
@@ -109,7 +109,7 @@ def social_security(text: str) -> Iterator[Finding]:
 
 def national_ids(text: str, lower: str) -> Iterator[Finding]:
     """Numbers of other states and other authorities."""
-    any_word = _ANY_WORD.search(lower) is not None
+    any_word = _ANY_WORD.search(ahead_of_numbers(text, lower)) is not None
     for number in _NUMBERS:
         named = any_word and number.words.search(lower) is not None
         if not (number.alone or named):

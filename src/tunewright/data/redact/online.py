@@ -41,6 +41,7 @@ def emails(text: str, lower: str) -> Iterator[Finding]:
 
 
 _DOTTED = re.compile(r"[0-9]\.[0-9]{1,3}\.[0-9]")  # looked for first: far cheaper than the whole pattern
+_PAIR = re.compile(r"[:-][0-9a-fA-F]{2}[:-]")
 _COLONS = re.compile(r":[0-9a-fA-F]{1,4}:")
 _V4 = re.compile(r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?!\w|\.\d)")
 _V6 = re.compile(
@@ -75,8 +76,8 @@ _MACHINE_V4 = frozenset(
 )
 
 
-def ip_addresses(text: str) -> Iterator[Finding]:
-    """IPv4 and IPv6. Version numbers, masks and the machine's own address are none."""
+def ipv4(text: str) -> Iterator[Finding]:
+    """Four numbers below 256. Version numbers, masks and the machine's own address are none."""
     for match in _V4.finditer(text) if _DOTTED.search(text) else ():
         value = match.group()
         if value in _MACHINE_V4 or not _is_ip(value):
@@ -90,12 +91,11 @@ def ip_addresses(text: str) -> Iterator[Finding]:
         else:
             score = 0.45 if small else 0.85
         yield Finding(*match.span(), "IP_ADDRESS", score)
-    if "::" in text or _COLONS.search(text):
-        yield from _ipv6(text)
 
 
-def _ipv6(text: str) -> Iterator[Finding]:
-    for match in _V6.finditer(text):
+def ipv6(text: str) -> Iterator[Finding]:
+    """Groups of hexadecimal digits between colons; not the machine's own, nor a slice of a program."""
+    for match in _V6.finditer(text) if "::" in text or _COLONS.search(text) else ():
         value = match.group()
         start, end = match.span()
         if value.endswith(":") and not value.endswith("::"):  # the colon of the sentence
@@ -118,6 +118,6 @@ def _is_ip(value: str) -> bool:
 
 def mac_addresses(text: str) -> Iterator[Finding]:
     """Six pairs of hexadecimal digits, with one kind of mark between them."""
-    for match in _MAC.finditer(text):
+    for match in _MAC.finditer(text) if _PAIR.search(text) else ():
         if len(set(match.group()) - {":", "-"}) > 1:  # not 00:00:… or ff:ff:…
             yield Finding(*match.span(), "MAC_ADDRESS", 0.9)

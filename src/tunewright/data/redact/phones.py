@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 
 from tunewright.data.redact.findings import Finding
+from tunewright.data.redact.local_phones import local_score
 from tunewright.data.redact.nearby import after, before, counts_things, cue
 
 _SHAPE = re.compile(
@@ -97,7 +98,11 @@ def _score(text: str, start: int, end: int, regions: tuple[str, ...]) -> float:
         return (
             0.85 if named or spoken or value[0] in "0(" or any(_judged(value, r)[1] for r in regions) else 0.6
         )
-    if not spoken or _CODE.fullmatch(value):
+    if not spoken:
+        return 0.0
+    if local := local_score(text, start, end):
+        return local
+    if _CODE.fullmatch(value):
         return 0.0
     return 0.5 if any(_judged(value, region)[1] for region in regions) else 0.0
 

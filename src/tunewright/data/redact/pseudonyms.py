@@ -29,7 +29,7 @@ def normal(kind: str, value: str) -> str:
     if kind == "PERSON":
         words = [w.strip(".,") for w in folded.split()]
         return " ".join(words)
-    if kind in ("PHONE", "CREDIT_CARD", "IBAN", "US_SSN", "NATIONAL_ID", "MAC_ADDRESS"):
+    if kind in ("PHONE", "CREDIT_CARD", "IBAN", "US_SSN", "NATIONAL_ID", "MAC_ADDRESS", "BANK_ACCOUNT"):
         digits = re.sub(r"[^0-9a-z]", "", folded)
         return digits.removeprefix("00") if kind == "PHONE" and digits.startswith("00") else digits
     return value if kind in SECRETS else folded
@@ -200,6 +200,9 @@ _MAKERS: dict[str, Callable[[Draw, str], str | None]] = {
     "NATIONAL_ID": lambda draw, value: draw.alike(value),
     "PASSPORT": lambda draw, value: draw.alike(value),
     "DRIVER_LICENSE": lambda draw, value: draw.alike(value),
+    "MEDICAL_LICENSE": lambda draw, value: draw.alike(value),
+    "BANK_ACCOUNT": lambda draw, value: draw.alike(value),
+    "CRYPTO": lambda draw, value: draw.alike(value),
     "DATE_OF_BIRTH": _date,
     "IP_ADDRESS": _ip,
     "MAC_ADDRESS": _mac,

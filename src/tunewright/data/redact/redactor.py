@@ -16,6 +16,7 @@ from typing import Any
 
 from tunewright.data.redact.draw import Draw, keyed_id
 from tunewright.data.redact.findings import ACTIONS, SECRETS, Action, Finding, Question, Redacted, Redaction
+from tunewright.data.redact.library import require_packages
 from tunewright.data.redact.made_up import full_name
 from tunewright.data.redact.pseudonyms import made_of_words, mask, normal, pseudonym
 from tunewright.data.redact.search import Searched, name_words, same_people, search
@@ -38,6 +39,8 @@ class Redactor:
         unknown = set(self.decisions.values()) - set(ACTIONS)
         if unknown:
             raise ValueError(f"unknown decision {sorted(unknown)[0]!r}; known: {', '.join(ACTIONS)}")
+        if self.settings.active:
+            require_packages()
         allowed = frozenset(" ".join(value.casefold().split()) for value in self.settings.allow)
         object.__setattr__(self, "_allowed", allowed)
 

@@ -6,11 +6,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tunewright.data.redact.findings import Finding, without_overlaps
-from tunewright.data.redact.folding import Folded, fold
+from tunewright.data.redact.findings import TYPES, Finding, without_overlaps
+from tunewright.data.redact.folding import Folded, fold, lowered
 from tunewright.data.redact.name_model import Entity, entities
 from tunewright.data.redact.name_words import AMBIGUOUS, COMMON, EPONYMS, SUFFIXES
-from tunewright.data.redact.names import SURE, firms, people, with_capitals, worth_asking
+from tunewright.data.redact.names import SURE, firms, people, worth_asking
+from tunewright.data.redact.runs import with_capitals
 from tunewright.data.redact.settings import FLOOR, RedactSettings
 from tunewright.data.redact.structured import structured
 from tunewright.data.redact.walk import Leaf
@@ -32,44 +33,41 @@ class Searched:
 def search(leaves: Sequence[Leaf], settings: RedactSettings) -> list[Searched]:
     """What stands in each of ``leaves``, without overlaps. Many leaves at once spare the model calls."""
     folded = [fold(leaf.text) for leaf in leaves]
-    texts = [leaf.label + f.text for leaf, f in zip(leaves, folded, strict=True)]
-    named = _names(texts, settings)
+    texts = [leaf.label + f.text if leaf.label else f.text for leaf, f in zip(leaves, folded, strict=True)]
+    lower = [lowered(text) for text in texts]
+    named = _names(texts, lower, settings)
+    wants = frozenset(kind for kind in TYPES if settings.action_for(kind) != "off").__contains__
     result = []
-    for leaf, text, kept, names in zip(leaves, texts, folded, named, strict=True):
-        found = structured(text, settings.regions, lambda kind: settings.action_for(kind) != "off") + names
-        skip = len(leaf.label)
-        moved = [Finding(f.start - skip, f.end - skip, f.type, f.score) for f in found if f.start >= skip]
-        result.append(Searched(leaf, kept, without_overlaps(f for f in moved if f.score >= FLOOR)))
+    for leaf, text, low, kept, names in zip(leaves, texts, lower, folded, named, strict=True):
+        found = structured(text, settings.regions, wants, low)
+        found += names
+        if found:
+            skip = len(leaf.label)
+            moved = [Finding(f.start - skip, f.end - skip, f.type, f.score) for f in found if f.start >= skip]
+            found = without_overlaps(f for f in moved if f.score >= FLOOR)
+        result.append(Searched(leaf, kept, found))
     return result
 
 
-def _names(texts: Sequence[str], settings: RedactSettings) -> list[list[Finding]]:
+def _names(texts: Sequence[str], lower_texts: Sequence[str], settings: RedactSettings) -> list[list[Finding]]:
     wants_people = settings.names != "off" and settings.action_for("PERSON") != "off"
     wants_firms = settings.names != "off" and settings.action_for("ORGANIZATION") != "off"
     if not (wants_people or wants_firms):
         return [[] for _ in texts]
     cased = [with_capitals(text) for text in texts]
-    lowered = [_lower(text) for text in cased]
-    seen = _asked(cased, lowered, wants_firms) if settings.names == "full" else [None] * len(texts)
+    seen = _asked(cased, lower_texts, wants_firms) if settings.names == "full" else [None] * len(texts)
     found: list[list[Finding]] = []
-    for text, lower, ents in zip(cased, lowered, seen, strict=True):
+    for text, lower, ents in zip(cased, lower_texts, seen, strict=True):
         both = people(text, lower, ents) if wants_people else []
         found.append(both + (list(firms(text, ents)) if wants_firms else []))
     return found
 
 
-def _lower(text: str) -> str:
-    lower = text.lower()
-    return (
-        lower if len(lower) == len(text) else "".join(low if len(low := c.lower()) == 1 else c for c in text)
-    )
-
-
-def _asked(texts: Sequence[str], lowered: Sequence[str], whole: bool) -> list[list[Entity] | None]:
+def _asked(texts: Sequence[str], lower_texts: Sequence[str], whole: bool) -> list[list[Entity] | None]:
     """The model's entities of each text; it reads only the sentences where its word may decide."""
     spans = [
         (number, start, end)
-        for number, (text, lower) in enumerate(zip(texts, lowered, strict=True))
+        for number, (text, lower) in enumerate(zip(texts, lower_texts, strict=True))
         for start, end in _to_read(text, lower, whole)
     ]
     result: list[list[Entity] | None] = [[] for _ in texts]

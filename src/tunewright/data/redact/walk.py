@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 MIN_DIGITS = 9  # shorter integers are counts
@@ -47,6 +48,7 @@ def _below(value: Any, path: str, key: str) -> Iterator[Leaf]:
         yield Leaf(path, str(value), _label(key), number=True)
 
 
+@lru_cache(maxsize=4096)  # rows have the same few keys
 def _label(key: str) -> str:
     low = key.lower()
     if _NAME_LABEL.search(low):

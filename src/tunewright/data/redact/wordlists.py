@@ -1,4 +1,4 @@
-"""The lists of words beside this module, read once: ``words.txt`` in sections, and ``given_names.txt``."""
+"""The lists of words beside this module, read once: ``words.txt`` in sections, and two of names."""
 
 from __future__ import annotations
 
@@ -26,7 +26,17 @@ def words(name: str) -> tuple[str, ...]:
 @cache
 def given_names() -> frozenset[str]:
     """Common given names of many countries, in lower case."""
-    lines = _text("given_names.txt").splitlines()
+    return _names("given_names.txt")
+
+
+@cache
+def family_names() -> frozenset[str]:
+    """Common family names of many countries that are no ordinary words, in lower case."""
+    return _names("family_names.txt")
+
+
+def _names(file: str) -> frozenset[str]:
+    lines = _text(file).splitlines()
     return frozenset(word for line in lines if not line.startswith("#") for word in line.split())
 
 

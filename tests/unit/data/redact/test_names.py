@@ -69,6 +69,11 @@ def test_the_model_adds_what_words_alone_leave_open():
     assert "[PERSON]" in masked(text, "full")
 
 
+def test_an_initial_and_a_family_name_speak_for_a_person():
+    assert masked("Then Quorra B. Zimmermann sang.") == "Then [PERSON] sang."
+    assert masked("Then Quorra B. Umbrella sang.") == "Then Quorra B. Umbrella sang."
+
+
 def test_a_name_in_an_address_stays_a_part_of_it():
     assert masked("I live at 14 Melissa Grant Road.", "full") == "I live at [STREET_ADDRESS]."
 

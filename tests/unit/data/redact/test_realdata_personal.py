@@ -43,13 +43,15 @@ def test_the_types_of_the_presidio_set():
     table = measured.scores(measured.presidio(DATA))
     for kind in ("EMAIL", "CREDIT_CARD", "IBAN", "US_SSN", "IP_ADDRESS"):
         assert table[kind].recall >= 0.97, (kind, table[kind])
-    # the aim is 0.97 here too: local numbers of many countries stand behind words that say nothing of a phone
-    assert table["PHONE"].recall >= 0.85 and table["PHONE"].precision >= 0.97
-    assert table["PERSON"].recall >= 0.80 and table["PERSON"].asked >= 0.85 * table["PERSON"].values
+    # the aim is 0.97 here too: what is left looks like amounts, behind words that say nothing of a phone
+    assert table["PHONE"].recall >= 0.95 and table["PHONE"].precision >= 0.97
+    assert table["PHONE"].asked >= 0.98 * table["PHONE"].values
+    assert table["PERSON"].recall >= 0.85 and table["PERSON"].asked >= 0.89 * table["PERSON"].values
     assert table["PERSON"].precision >= 0.85
 
 
 def test_a_row_costs_little():
     rows = measured.medquad(DATA)
-    assert measured.cost(rows[:400], "off") < 600  # microseconds for 1 kB; three times what is usual
+    assert measured.cost(rows[:400], "off") < 240  # microseconds for 1 kB; three times what is usual
+    assert measured.cost(rows[:400], "cues") < 600
     assert 1e6 / measured.cost(rows[:60], "full") >= 50  # rows of 1 kB a second

@@ -100,7 +100,8 @@ def test_a_plain_text_is_not_folded_and_a_folded_one_leads_back():
 @pytest.mark.parametrize(
     "piece",
     ["1-", "a@", "A ", "1 ", "1", "a", "1 A ", ":", "a:", "1.", "key=", "a://", "(1)", "born ", "1 Oak ", "AB12 ",  # noqa: E501
-     "-----BEGIN PRIVATE KEY-----", "eyJ", "sk-a", "a[at]", "&#", "password is ", "\\", "é1", "+1 ("],
+     "-----BEGIN PRIVATE KEY-----", "eyJ", "sk-a", "a[at]", "&#", "password is ", "\\", "é1", "+1 (",
+     "account 12345678 ", "1A1zP1eP5QGefi2DMPTfTL5SLmv7Div ", "AB1234567890-"],
 )  # fmt: skip
 def test_a_megabyte_of_anything_takes_seconds_not_hours(piece):
     text = piece * (1_000_000 // len(piece))
