@@ -161,7 +161,12 @@ def test_rows_that_mean_harm_cost_only_themselves(tw, tmp_path):
 def test_a_run_prepares_its_rows_as_its_recipe_asks(tw, tiny, tmp_path, letters):
     words = (
         *("data.prepare.clean={}", "data.prepare.redact={action: mask}", "data.prepare.compare.near=group"),
-        *("train.max_steps=2", "evaluate.max_new_tokens=4", "data.split.validation=0.2", "data.split.test=0.2"),
+        *(
+            "train.max_steps=2",
+            "evaluate.max_new_tokens=4",
+            "data.split.validation=0.2",
+            "data.split.test=0.2",
+        ),
     )
     out = tmp_path / "run"
     said = tw("train", "--model", tiny, "--data", letters, "--out", out, *words)

@@ -31,6 +31,7 @@ from tunewright.data.clean import (
     repeats_itself,
 )
 from tunewright.data.keys import texts_of
+from tunewright.data.redact.library import missing_packages
 from tunewright.data.redact.search import search
 from tunewright.data.redact.settings import RedactSettings
 from tunewright.data.redact.walk import Leaf
@@ -186,6 +187,14 @@ def personal_code(kind: str) -> str:
     return f"personal_{_SHORT.get(kind, kind.lower())}"
 
 
+def not_searched() -> tuple[str, str, str] | None:
+    """What is to be said where personal data cannot be looked for: what, why it matters, what to do."""
+    if not (missing := missing_packages()):
+        return None
+    what = f"rows in which no personal data was looked for, because {', '.join(missing)} is not installed"
+    return what, "A model can repeat what it was trained on.", "Install it: pip install 'tunewright[pii]'."
+
+
 def personal_words(kind: str) -> tuple[str, str, str]:
     """What is said of rows with one of the types: what, why it matters, what to do."""
     what = f"{kind.lower().replace('_', ' ')}: personal data or a secret"
@@ -193,6 +202,11 @@ def personal_words(kind: str) -> tuple[str, str, str]:
 
 
 def personal_kinds(texts: Iterable[str]) -> set[str]:
-    """The types of personal data and secrets of which at least one is found for sure in ``texts``."""
+    """The types of personal data and secrets of which at least one is found for sure in ``texts``.
+
+    Where a package that the search needs is missing, nothing is; ``not_searched`` says so.
+    """
+    if missing_packages():
+        return set()
     found = search([Leaf("", text, "") for text in texts if text], PERSONAL)
     return {f.type for one in found for f in one.found if f.score >= PERSONAL.threshold}

@@ -13,6 +13,7 @@ from tunewright.core.records import Example, Labelled, Preference, Ranking, kind
 from tunewright.data.check_rules import (
     ROW_RULES,
     answers_in,
+    not_searched,
     personal_code,
     personal_kinds,
     personal_words,
@@ -180,6 +181,8 @@ class Tally:
             for code, what, why, advice in (*CROSS_ROW, *known)
             if code in self.hits
         ]
+        if self.kept and (said := not_searched()):
+            found.append(Finding("personal_not_searched", said[0], self.kept, (), *said[1:]))
         return found + self._balance()
 
     def _balance(self) -> list[Finding]:

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from tunewright.data import check_rules
 from tunewright.data.check import check
 from tunewright.data.check_rules import personal_code, personal_kinds, rules_met
 from tunewright.data.check_view import check_lines
@@ -75,6 +76,14 @@ def test_each_rule_finds_its_row(tmp_path, text, code):
 )
 def test_look_alikes_are_left_alone(tmp_path, text):
     assert met(tmp_path, text) == set()
+
+
+def test_it_says_so_where_personal_data_cannot_be_looked_for(tmp_path, monkeypatch):
+    file = lines(tmp_path / "a.jsonl", {"prompt": "q", "completion": "write to ann@mail.example.org"})
+    assert set(found(check([file]))) == {"personal_email"}
+    monkeypatch.setattr(check_rules, "missing_packages", lambda: ["presidio_analyzer"])
+    [finding] = check([file]).findings
+    assert finding.code == "personal_not_searched" and "presidio_analyzer" in finding.what
 
 
 def test_answer_rules_do_not_read_prompts(tmp_path):

@@ -91,10 +91,15 @@ _WALLET = re.compile(r"[13][1-9A-HJ-NP-Za-km-z]{25}")
 _CAPITALS = re.compile(r"[0-9A-Z-]{13}")  # a British licence, a number of Medicare
 
 
+@cache
+def missing_packages() -> tuple[str, ...]:
+    """What the search needs and is not installed."""
+    return tuple(name for name in PACKAGES if find_spec(name) is None)
+
+
 def require_packages() -> None:
     """Raise ``ConfigError`` if what the search needs is not installed: never fewer types without a word."""
-    missing = [name for name in PACKAGES if find_spec(name) is None]
-    if missing:
+    if missing := missing_packages():
         raise ConfigError(
             f"the search for personal data needs {', '.join(missing)}; install what it needs with "
             "`pip install 'tunewright[pii]'`, or turn it off with redact.action: off"
