@@ -456,7 +456,7 @@ def chat(question: str, answer: str) -> dict[str, Any]:
 
 def test_prepare_clean_redact_and_decisions(place, monkeypatch):
     monkeypatch.setenv("TUNEWRIGHT_HOME", str(place.folder / "home"))
-    row = chat("Say it to jane.roe@mail.example.org or 020 7946 0958 now.", "cafÃ© â€“ naÃ¯ve")
+    row = chat("Say it to jane.roe@mail.example.org or 10.1.2.3 now.", "cafÃ© â€“ naÃ¯ve")
     messy = write_rows(place.folder / "messy.jsonl", [*chats(30), row])
     values = {
         "data__train": str(messy),
@@ -470,13 +470,13 @@ def test_prepare_clean_redact_and_decisions(place, monkeypatch):
         return str([m.content for e in rows if e.meta.line == 31 for m in e.messages]), prepared
 
     text, prepared = texts()
-    assert "café – naïve" in text and "[EMAIL]" in text and "020 7946 0958" in text
+    assert "café – naïve" in text and "[EMAIL]" in text and "10.1.2.3" in text
     directory = place.folder / "decided"
     write(prepared, directory)
     [question] = prepared.found["review"]
     decide(directory, question["id"], "mask")
     text, _ = texts(data__prepare__decisions=str(directory))
-    assert "[PHONE]" in text and "020 7946 0958" not in text
+    assert "[IP_ADDRESS]" in text and "10.1.2.3" not in text
 
 
 def test_prepare_compare(place):

@@ -16,7 +16,7 @@ ROWS = [
     {"question": "Who is <b>this</b>?", "answer": "Write to jane.roe@mail.example.org."},
     {"question": "And that?", "answer": "I cannot help with that request."},
     {"question": "Which account?", "answer": "DE89 3704 0044 0532 0130 00"},
-    {"question": "What number?", "answer": "020 7946 0958"},
+    {"question": "What number?", "answer": "10.1.2.3"},
     {"question": "", "answer": "x"},
     {"question": "Fine?", "answer": "Yes, it is\0 fine."},
 ]
