@@ -76,6 +76,12 @@ def test_what_is_uncertain_is_asked_decided_and_applied(tw, tmp_path, letters):
     assert UNSURE.encode() not in everything(tmp_path / "again")
     assert len([r for r in rows_of(tmp_path / "again" / "redactions.jsonl") if r["type"] == "PHONE"]) == 2
     assert not rows_of(tmp_path / "again" / "review.jsonl")
+    third = tw("data", "review", tmp_path / "again", "--apply", tmp_path / "third")
+    assert third.status == 0 and UNSURE.encode() not in everything(tmp_path / "third")  # still remembered
+    mixed = tw("data", "review", out, "--apply", tmp_path / "mixed", "--list")
+    assert mixed.status == 2 and "--apply" in mixed.err and not (tmp_path / "mixed").exists()
+    lost = tw("data", "prepare", letters, "--out", tmp_path / "lost", "--decisions", tmp_path / "nowhere")
+    assert lost.status == 2 and "nowhere is no directory" in lost.err
     assert tw("data", "review", tmp_path / "home").status == 2
 
 
@@ -156,3 +162,14 @@ def test_rows_that_mean_harm_cost_only_themselves(tw, tmp_path):
     assert said.status == 0, said.err
     rejected = {row["line"]: row["reason"] for row in rows_of(tmp_path / "out" / "rejected.jsonl")}
     assert rejected == {21 + i: reason for i, reason in enumerate(bad)}
+
+
+def test_a_preparation_that_stopped_while_it_wrote_goes_on(tw, tmp_path, letters):
+    out = tmp_path / "out"
+    assert tw("data", "prepare", letters, "--out", out).status == 0
+    whole = everything(out)
+    (out / "receipt.json").unlink()
+    assert tw("data", "prepare", letters, "--out", out).status == 2  # somebody's files
+    (out / ".work").mkdir()
+    assert tw("data", "prepare", letters, "--out", out).status == 0
+    assert everything(out) == whole

@@ -76,9 +76,13 @@ def prepare_again(directory: Path, out: Path, as_json: bool) -> None:
 
 
 def _refuse_in_use(out: Path) -> None:
-    """Raise ``RunError`` for a directory that holds anything but the work of an interrupted preparation."""
+    """Raise ``RunError`` for a directory that holds anything but an interrupted preparation.
+
+    One that was interrupted has ``WORK``, perhaps some of the lists, and no receipt yet, which comes last.
+    """
     left = {path.name for path in out.iterdir()} if out.is_dir() else set()
-    if (out.exists() and not out.is_dir()) or left - {WORK}:
+    interrupted = WORK in left and "receipt.json" not in left
+    if (out.exists() and not out.is_dir()) or (left and not interrupted):
         raise RunError(f"{out} is not empty; choose another directory")
 
 
