@@ -173,3 +173,15 @@ def test_a_preparation_that_stopped_while_it_wrote_goes_on(tw, tmp_path, letters
     (out / ".work").mkdir()
     assert tw("data", "prepare", letters, "--out", out).status == 0
     assert everything(out) == whole
+
+
+def test_what_would_be_looked_for_in_vain_is_refused(tw, tmp_path, letters):
+    (tmp_path / "noise.bin").write_bytes(bytes(range(128, 256)) * 20)
+    words = ("--benchmark", f"exam={tmp_path / 'noise.bin'}", "--out", tmp_path / "out")
+    told = tw("data", "prepare", letters, *words)
+    assert told.status == 2 and "noise.bin" in told.err
+    (tmp_path / "old").mkdir()
+    for text in ("{", "[]", '{"settings": {}, "files": [{"used_for": "x", "path": "y"}]}'):
+        (tmp_path / "old" / "receipt.json").write_text(text)
+        told = tw("data", "review", tmp_path / "old", "--apply", tmp_path / "new")
+        assert told.status == 2 and "damaged" in told.err

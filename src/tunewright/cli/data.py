@@ -66,11 +66,14 @@ def prepare_again(directory: Path, out: Path, as_json: bool) -> None:
     if not path.is_file():
         raise RunError(f"{path}: no such file; {directory} is not a prepared directory")
     _refuse_in_use(out)
-    receipt = json.loads(path.read_text(encoding="utf-8"))
-    values = {**receipt["settings"], "decisions": str(directory)}
     files: dict[Side, list[str]] = {side: [] for side in SIDES}
-    for facts in receipt["files"]:
-        files[facts["used_for"]].append(facts["path"])
+    try:
+        receipt = json.loads(path.read_text(encoding="utf-8"))
+        values = {**receipt["settings"], "decisions": str(directory)}
+        for facts in receipt["files"]:
+            files[facts["used_for"]].append(facts["path"])
+    except (ValueError, KeyError, TypeError):
+        raise RunError(f"{path}: damaged; run `tunewright data prepare` again") from None
     again = prepare_to(out, files, build(PrepareSettings, values, where=str(path)))
     output.emit(again, as_json, _receipt_lines(again, out))
 
