@@ -74,8 +74,16 @@ def test_what_is_uncertain_is_asked_decided_and_applied(tw, tmp_path, letters):
     again = tw("data", "review", out, "--apply", tmp_path / "again")
     assert again.status == 0, again.err
     assert UNSURE.encode() not in everything(tmp_path / "again")
-    assert len([r for r in rows_of(tmp_path / "again" / "redactions.jsonl") if r["type"] == "IP_ADDRESS"]) == 2
+    assert (
+        len([r for r in rows_of(tmp_path / "again" / "redactions.jsonl") if r["type"] == "IP_ADDRESS"]) == 2
+    )
     assert not rows_of(tmp_path / "again" / "review.jsonl")
+    third = tw("data", "review", tmp_path / "again", "--apply", tmp_path / "third")
+    assert third.status == 0 and UNSURE.encode() not in everything(tmp_path / "third")  # still remembered
+    mixed = tw("data", "review", out, "--apply", tmp_path / "mixed", "--list")
+    assert mixed.status == 2 and "--apply" in mixed.err and not (tmp_path / "mixed").exists()
+    lost = tw("data", "prepare", letters, "--out", tmp_path / "lost", "--decisions", tmp_path / "nowhere")
+    assert lost.status == 2 and "nowhere is no directory" in lost.err
     assert tw("data", "review", tmp_path / "home").status == 2
 
 
@@ -180,3 +188,26 @@ def test_a_run_prepares_its_rows_as_its_recipe_asks(tw, tiny, tmp_path, letters)
     assert "data.prepare" not in tw("plan", out / "recipe.yaml").err
     (out / "result.json").unlink()
     assert tw("resume", out).status == 0
+
+
+def test_a_preparation_that_stopped_while_it_wrote_goes_on(tw, tmp_path, letters):
+    out = tmp_path / "out"
+    assert tw("data", "prepare", letters, "--out", out).status == 0
+    whole = everything(out)
+    (out / "receipt.json").unlink()
+    assert tw("data", "prepare", letters, "--out", out).status == 2  # somebody's files
+    (out / ".work").mkdir()
+    assert tw("data", "prepare", letters, "--out", out).status == 0
+    assert everything(out) == whole
+
+
+def test_what_would_be_looked_for_in_vain_is_refused(tw, tmp_path, letters):
+    (tmp_path / "noise.bin").write_bytes(bytes(range(128, 256)) * 20)
+    words = ("--benchmark", f"exam={tmp_path / 'noise.bin'}", "--out", tmp_path / "out")
+    told = tw("data", "prepare", letters, *words)
+    assert told.status == 2 and "noise.bin" in told.err
+    (tmp_path / "old").mkdir()
+    for text in ("{", "[]", '{"settings": {}, "files": [{"used_for": "x", "path": "y"}]}'):
+        (tmp_path / "old" / "receipt.json").write_text(text)
+        told = tw("data", "review", tmp_path / "old", "--apply", tmp_path / "new")
+        assert told.status == 2 and "damaged" in told.err

@@ -66,19 +66,26 @@ def prepare_again(directory: Path, out: Path, as_json: bool) -> None:
     if not path.is_file():
         raise RunError(f"{path}: no such file; {directory} is not a prepared directory")
     _refuse_in_use(out)
-    receipt = json.loads(path.read_text(encoding="utf-8"))
-    values = {**receipt["settings"], "decisions": str(directory)}
     files: dict[Side, list[str]] = {side: [] for side in SIDES}
-    for facts in receipt["files"]:
-        files[facts["used_for"]].append(facts["path"])
+    try:
+        receipt = json.loads(path.read_text(encoding="utf-8"))
+        values = {**receipt["settings"], "decisions": str(directory)}
+        for facts in receipt["files"]:
+            files[facts["used_for"]].append(facts["path"])
+    except (ValueError, KeyError, TypeError):
+        raise RunError(f"{path}: damaged; run `tunewright data prepare` again") from None
     again = prepare_to(out, files, build(PrepareSettings, values, where=str(path)))
     output.emit(again, as_json, _receipt_lines(again, out))
 
 
 def _refuse_in_use(out: Path) -> None:
-    """Raise ``RunError`` for a directory that holds anything but the work of an interrupted preparation."""
+    """Raise ``RunError`` for a directory that holds anything but an interrupted preparation.
+
+    One that was interrupted has ``WORK``, perhaps some of the lists, and no receipt yet, which comes last.
+    """
     left = {path.name for path in out.iterdir()} if out.is_dir() else set()
-    if (out.exists() and not out.is_dir()) or left - {WORK}:
+    interrupted = WORK in left and "receipt.json" not in left
+    if (out.exists() and not out.is_dir()) or (left and not interrupted):
         raise RunError(f"{out} is not empty; choose another directory")
 
 

@@ -9,6 +9,7 @@ import typer
 
 from tunewright.cli.loading import loading
 from tunewright.cli.options import Benchmarks, Columns, Files, Format, Group, Json
+from tunewright.core.errors import ConfigError
 
 data_app = typer.Typer(
     no_args_is_help=True,
@@ -99,6 +100,10 @@ def data_review(
     """Decide on uncertain findings, one by one, each shown where it stands; decisions are remembered."""
     from tunewright.cli import data, review
 
+    if apply is not None and (listed or decide or key):
+        raise ConfigError(
+            "--apply prepares anew, by what was decided before; give it without the other options"
+        )
     if apply is None:
         review.review(directory, decide or [], listed, as_json, str(key) if key else None)
     else:

@@ -24,6 +24,7 @@ from tunewright.core.records import Example
 from tunewright.data.canonical import to_jsonl
 from tunewright.data.load import load
 from tunewright.data.preparing.account import account
+from tunewright.data.preparing.alone import alone_in
 from tunewright.data.preparing.compare import drop_duplicates, separate
 from tunewright.data.preparing.contaminated import drop_contaminated
 from tunewright.data.preparing.divide import divided, drop_without_time
@@ -38,6 +39,7 @@ from tunewright.data.preparing.sources import sources_of
 from tunewright.data.preparing.store import Store
 from tunewright.data.preparing.whole_file import judge_files
 from tunewright.data.problems import Problem, problem
+from tunewright.data.redact.queue import DECISIONS
 from tunewright.data.split import SIDES, Side
 
 __all__ = [
@@ -49,7 +51,12 @@ __all__ = [
     "prepare_to",
     "write",
 ]
-FOUND = ("redactions", "review", "contradictions")  # files of what was found in rows, where it was looked for
+FOUND = (
+    "redactions",
+    "review",
+    "contradictions",
+    "decisions",
+)  # files of what was found in rows, where it was looked for
 WORK = ".work"  # inside the directory that is being prepared, until it is
 
 
@@ -81,11 +88,23 @@ def prepare_to(
     Raises ``DataError`` if a file cannot be read or changes meanwhile, files differ in kind, or nothing is
     left to train on, and ``ConfigError`` if no training row has the group key.
     """
-    out = Path(out)
+    with alone_in(Path(out)) as lock:
+        return _prepare_to(Path(out), given, settings, workers, progress, lock)
+
+
+def _prepare_to(
+    out: Path,
+    given: Mapping[Side, Sequence[str | Path]],
+    settings: PrepareSettings,
+    workers: int | None,
+    progress: Callable[[int], None] | None,
+    lock: int | None,
+) -> dict[str, Any]:
+    """``prepare_to`` in a directory that nobody else prepares."""
     files = {side: given.get(side, ()) for side in SIDES}
     sources = sources_of(files, settings.tasks, settings.columns, settings.task_columns)
     work = out / WORK
-    do_job(Job(sources, settings, workers_for(sources, workers)), work, progress)
+    do_job(Job(sources, settings, workers_for(sources, workers)), work, progress, lock)
     store = Store(work, sources)
     refuse_mixtures(store, settings)
     ledger = Ledger(store, sum(read.rows for read in store.files))
@@ -111,6 +130,8 @@ def prepare_to(
     write_rejected(out / "rejected.jsonl", ledger)
     if "redact" in settings.row_steps():
         reports["personal_data"] = write_found(out, store)
+    if decided := settings.decided():
+        write_lines(out / DECISIONS, ({"id": id_, "action": action} for id_, action in decided.items()))
     if near is not None:
         write_lines(out / "contradictions.jsonl", contradicting_rows(near, store))
     receipt = account(ledger, sides, written, notes, reports, settings)

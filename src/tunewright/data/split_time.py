@@ -18,15 +18,18 @@ from tunewright.data.dedupe.union import Rows
 
 SERVED = ("test", "validation", "train")
 PLACES = {"train": 0, "validation": 1, "test": 2}
+YEARS = range(1900, 2100)  # as seconds they all lie in the first hour of 1970
 MILLISECONDS = 1e11  # numbers from here on are milliseconds: as seconds they lie beyond the year 5000
 
 
 def seconds_of(value: Any) -> float:
-    """Seconds since 1970 of an ISO 8601 date or time (UTC if no zone is given), or of a number of seconds or
-    milliseconds; NaN for anything else."""
+    """Seconds since 1970 of an ISO 8601 date or time (UTC if no zone is given), of a year, or of a number of
+    seconds or milliseconds; NaN for anything else."""
     if isinstance(value, bool) or value is None:
         return math.nan
     if isinstance(value, (int, float)):
+        if value in YEARS:
+            return datetime(int(value), 1, 1, tzinfo=UTC).timestamp()
         return float(value) / (1000 if abs(value) >= MILLISECONDS else 1)
     if isinstance(value, datetime):
         return value.replace(tzinfo=value.tzinfo or UTC).timestamp()

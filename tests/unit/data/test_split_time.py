@@ -80,3 +80,9 @@ def test_prepare_divides_by_the_time_of_rows(tmp_path):
     with pytest.raises(DataError, match="no training row has a time under 'when'"):
         settings = build(PrepareSettings, {"split": {"time": "when"}})
         prepare_to(tmp_path / "none", {"train": [tmp_path / "a.jsonl"]}, settings)
+
+
+def test_a_year_is_a_year_however_it_is_written():
+    first = seconds_of("2024-01-01")
+    assert seconds_of("2024") == seconds_of(2024) == seconds_of(2024.0) == first
+    assert seconds_of(2023) < first < seconds_of("2024-02-01")

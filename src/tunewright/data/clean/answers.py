@@ -54,9 +54,9 @@ def copies(question: str, answer: str) -> bool:
     if not question or abs(len(question) - len(answer)) > 8 + len(question) // 8:
         return False
     words = _WORD.findall(question.casefold())
-    return (
-        len(words) >= COPY_WORDS and words == _WORD.findall(answer.casefold()) and not _ECHO.search(question)
-    )
+    if len(words) < COPY_WORDS or words != _WORD.findall(answer.casefold()):
+        return False
+    return _numbers(question) == _numbers(answer) and not _ECHO.search(question)
 
 
 def shares_nothing(question: str, answer: str) -> bool:

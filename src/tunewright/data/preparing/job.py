@@ -72,10 +72,12 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def do_job(job: Job, directory: Path, progress: Callable[[int], None] | None = None) -> None:
+def do_job(
+    job: Job, directory: Path, progress: Callable[[int], None] | None = None, lock: int | None = None
+) -> None:
     """Make every part in ``directory``; parts of the same job that lie there are kept, others removed.
 
-    ``progress`` is called now and then with the number of parts that are done.
+    ``progress`` is called now and then with the number of parts that are done. Workers inherit ``lock``.
     """
     stamp = directory / "identity"
     if directory.exists() and not (stamp.exists() and stamp.read_text() == job.identity()):
@@ -93,7 +95,7 @@ def do_job(job: Job, directory: Path, progress: Callable[[int], None] | None = N
     (directory / "job.json").write_bytes(orjson.dumps(told))
     for stale in directory.glob("error-*.txt"):
         stale.unlink()
-    with _started(directory, job.workers) as processes:
+    with _started(directory, job.workers, () if lock is None else (lock,)) as processes:
         while any(process.poll() is None for process in processes):
             if any(process.poll() not in (None, 0) for process in processes):
                 break
@@ -106,7 +108,9 @@ def do_job(job: Job, directory: Path, progress: Callable[[int], None] | None = N
 
 
 @contextmanager
-def _started(directory: Path, workers: int) -> Iterator[list[subprocess.Popen[bytes]]]:
+def _started(
+    directory: Path, workers: int, inherited: tuple[int, ...]
+) -> Iterator[list[subprocess.Popen[bytes]]]:
     """The worker processes; none of them outlives the block."""
     command = [sys.executable, *COMMAND, str(directory)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
@@ -117,17 +121,18 @@ def _started(directory: Path, workers: int) -> Iterator[list[subprocess.Popen[by
                 processes.append(
                     subprocess.Popen(
                         [*command, str(number)],
-                        stdin=subprocess.DEVNULL,
+                        stdin=subprocess.PIPE,  # ends with this process: see ``end_with_parent``
                         stdout=log,
                         stderr=log,
                         env=environment,
+                        pass_fds=inherited,
                     )
                 )
         yield processes
     finally:
         for process in processes:
             process.kill()
-            process.wait()
+            process.communicate()
 
 
 def _failed(directory: Path, number: int, status: int) -> Exception:

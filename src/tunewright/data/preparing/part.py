@@ -142,6 +142,13 @@ def lines_of(directory: Path, facts: NDArray[np.void]) -> Iterator[bytes]:
         yield data[start : start + size]
 
 
+def line_at(directory: Path, start: int, size: int) -> bytes:
+    """The bytes of one kept row; nothing else is read, because rows are asked for in any order."""
+    with (directory / "rows.jsonl").open("rb") as rows:
+        rows.seek(start)
+        return rows.read(size)
+
+
 def part_path(directory: Path, source: int, chunk: int) -> Path:
     """Where the part of chunk ``chunk`` of file ``source`` lies; names sort in the order of the rows."""
     return directory / f"part-{source:04}-{chunk:08}"

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from tunewright.core.config import Section
+from tunewright.core.errors import ConfigError
 from tunewright.core.hashing import file_digest
 from tunewright.data.clean.settings import CleanSettings
 from tunewright.data.contamination.known import known_table
@@ -95,8 +96,15 @@ class PrepareSettings(Section):
         ]
 
     def decided(self) -> dict[str, Action]:
-        """What people decided about values of which it was not sure whether they are personal."""
-        return decisions(Path(self.decisions)) if self.decisions else {}
+        """What people decided about values of which it was not sure whether they are personal.
+
+        Raises ``ConfigError`` for a directory that is not there: its decisions would be passed over.
+        """
+        if not self.decisions:
+            return {}
+        if not Path(self.decisions).is_dir():
+            raise ConfigError(f"decisions: {self.decisions} is no directory; name one that was prepared")
+        return decisions(Path(self.decisions))
 
     def row_steps(self) -> tuple[str, ...]:
         """The steps that rows go through one by one, in order."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +19,21 @@ from numpy.typing import NDArray
 from tunewright.core.records import Example
 from tunewright.data.dedupe.union import Rows
 from tunewright.data.load import example_of
-from tunewright.data.preparing.part import TYPES, Part, lines_of, part_path, read_array, read_band, read_told
+from tunewright.data.preparing.part import (
+    TYPES,
+    Part,
+    line_at,
+    lines_of,
+    part_path,
+    read_array,
+    read_band,
+    read_told,
+)
 from tunewright.data.preparing.sources import Source
 from tunewright.data.preparing.work import FileRead, file_read
 from tunewright.data.problems import Problem, problem
 from tunewright.data.split import SIDES
 from tunewright.data.split_table import SplitTable
-
-OPEN_PARTS = 8
 
 
 class Store:
@@ -45,7 +52,6 @@ class Store:
         counts = [(part / "leaders.bin").stat().st_size // 16 for part in self.parts]
         self.starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
         self.rows = int(self.starts[-1])
-        self._lines = lru_cache(OPEN_PARTS)(self._lines_of)
 
     def told(self) -> Iterator[tuple[Source, Part]]:
         """What each part says beside its rows, with the file it is of."""
@@ -76,8 +82,8 @@ class Store:
     def line(self, row: int) -> bytes:
         """The prepared form of a row, as it is written."""
         part = int(np.searchsorted(self.starts, row, "right")) - 1
-        lines: list[bytes] = self._lines(part)
-        return lines[row - int(self.starts[part])]
+        facts = self.facts[row]
+        return line_at(self.parts[part], int(facts["start"]), int(facts["size"]))
 
     def place(self, row: int) -> tuple[str, int]:
         """Source and line of a row."""

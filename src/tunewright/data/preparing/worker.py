@@ -6,14 +6,16 @@ It reads what to do from ``job.json`` and leaves parts. An error that is the use
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
+from threading import Thread
 
 from tunewright.core.errors import TunewrightError
 from tunewright.data.preparing.job import read_job
 from tunewright.data.preparing.work import do_share
 
-MENDABLE = 3
+MENDABLE, ORPHANED = 3, 4
 
 
 def main(directory: Path, number: int) -> int:
@@ -27,5 +29,16 @@ def main(directory: Path, number: int) -> int:
     return 0
 
 
+def end_with_parent() -> None:
+    """Leave when standard input ends, a pipe that the parent holds open: nobody is left to gather parts."""
+
+    def wait() -> None:
+        os.read(0, 1)  # not sys.stdin, whose lock would stop the interpreter from ending
+        os._exit(ORPHANED)
+
+    Thread(target=wait, daemon=True).start()
+
+
 if __name__ == "__main__":
+    end_with_parent()
     sys.exit(main(Path(sys.argv[1]), int(sys.argv[2])))
