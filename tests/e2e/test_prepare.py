@@ -18,7 +18,7 @@ def own_key(tmp_path, monkeypatch):
 
 @pytest.fixture
 def letters(tmp_path):
-    """Rows with personal data: two that are sure, and one value that may be an address of a computer in two rows."""
+    """Rows with personal data: two values that are sure, and one in two rows that may be an IP address."""
     rows = [(f"{q} Write to {MAIL}.", f"{a} paid with card {CARD}") for q, a in pairs(20)]
     rows += [(f"{q} {UNSURE}", a) for q, a in pairs(22)[20:]]
     return write_messages(tmp_path / "letters.jsonl", rows)
