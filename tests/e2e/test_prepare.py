@@ -211,3 +211,45 @@ def test_what_would_be_looked_for_in_vain_is_refused(tw, tmp_path, letters):
         (tmp_path / "old" / "receipt.json").write_text(text)
         told = tw("data", "review", tmp_path / "old", "--apply", tmp_path / "new")
         assert told.status == 2 and "damaged" in told.err
+
+
+def test_decisions_are_applied_to_the_same_files_alone(tw, tmp_path, letters, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert tw("data", "prepare", letters.name, "--out", "out").status == 0
+    monkeypatch.chdir(tmp_path / "out")
+    moved = tw("data", "review", ".", "--apply", "../again")
+    assert moved.status == 2 and "where the command was given" in moved.err
+    monkeypatch.chdir(tmp_path)
+    letters.write_text(letters.read_text() + "\n")
+    changed = tw("data", "review", "out", "--apply", "again")
+    assert changed.status == 2 and "has changed since out was prepared" in changed.err
+
+
+def test_a_key_that_is_named_must_be_there(tw, tmp_path, letters):
+    words = (
+        "data",
+        "prepare",
+        letters,
+        "--out",
+        tmp_path / "out",
+        "--set",
+        f"redact.key_file={tmp_path / 'k'}",
+    )
+    said = tw(*words)
+    assert said.status == 2 and "no such key" in said.err and not (tmp_path / "k").exists()
+
+
+def test_a_row_cannot_say_a_name_where_it_comes_from(tw, tmp_path):
+    rows = [
+        {"prompt": q, "completion": a, "meta": {"source": f"from {MAIL}", "line": 7}} for q, a in pairs(20)
+    ]
+    rows[3]["meta"]["line"] = -5  # not what preparing writes: no meta of ours
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert tw("data", "prepare", tmp_path / "rows.jsonl", "--out", tmp_path / "out").status == 0
+    assert MAIL.encode() not in everything(tmp_path / "out")
+    lines = [
+        row["meta"]["line"]
+        for side in ("train", "validation", "test")
+        for row in rows_of(tmp_path / "out" / f"{side}.jsonl")
+    ]
+    assert sorted(lines) == [4, *[7] * 19]

@@ -15,6 +15,7 @@ from rich.text import Text
 from tunewright.cli import output
 from tunewright.core.config import build
 from tunewright.core.errors import ConfigError, RunError
+from tunewright.core.hashing import file_digest
 from tunewright.data import check as checking
 from tunewright.data.audit.settings import AuditSettings
 from tunewright.data.check_view import check_lines
@@ -67,15 +68,30 @@ def prepare_again(directory: Path, out: Path, as_json: bool) -> None:
         raise RunError(f"{path}: no such file; {directory} is not a prepared directory")
     _refuse_in_use(out)
     files: dict[Side, list[str]] = {side: [] for side in SIDES}
+    digests: dict[str, str] = {}
     try:
         receipt = json.loads(path.read_text(encoding="utf-8"))
         values = {**receipt["settings"], "decisions": str(directory)}
         for facts in receipt["files"]:
             files[facts["used_for"]].append(facts["path"])
+            digests[facts["path"]] = facts["sha256"]
     except (ValueError, KeyError, TypeError):
         raise RunError(f"{path}: damaged; run `tunewright data prepare` again") from None
+    for name, digest in digests.items():
+        _refuse_other(Path(name), digest, directory)
     again = prepare_to(out, files, build(PrepareSettings, values, where=str(path)))
     output.emit(again, as_json, _receipt_lines(again, out))
+
+
+def _refuse_other(path: Path, digest: str, directory: Path) -> None:
+    """Raise ``RunError`` if a file is not there, or not the one that ``directory`` was prepared from."""
+    if not path.is_file():
+        seen_from = "" if path.is_absolute() else f" seen from {Path.cwd()}, where the command was given"
+        raise RunError(f"{path}: not there{seen_from}; put it back, or go where {directory} was prepared")
+    if file_digest(path) != digest:
+        raise RunError(
+            f"{path} has changed since {directory} was prepared; run `tunewright data prepare` anew"
+        )
 
 
 def _refuse_in_use(out: Path) -> None:

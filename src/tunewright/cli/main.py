@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -27,6 +28,8 @@ DataFile = Annotated[Path, typer.Option("--data", help="File with the questions 
 Metrics = Annotated[list[str] | None, typer.Option("--metric", help="Metric; repeatable. The first decides.")]
 Rows = Annotated[int | None, typer.Option(help="Use at most this many rows.")]
 
+NO_SPACE = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+
 
 def main() -> None:
     """Entry point: errors that are the user's to mend are one sentence and exit status 2."""
@@ -37,6 +40,8 @@ def main() -> None:
         sys.exit(2)
     except OSError as error:
         said = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
+        if error.errno in NO_SPACE:
+            said += "; free some space, or raise the limit, and give the same command again"
         typer.echo(f"error: {said}", err=True)
         sys.exit(2)
     except KeyboardInterrupt:

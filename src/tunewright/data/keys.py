@@ -25,6 +25,7 @@ from tunewright.core.records import (
 )
 
 Key = bytes
+_JOINT = b"\x1e"  # stands between turns
 
 
 def normalise(text: str) -> str:
@@ -40,7 +41,11 @@ def respaced(text: str) -> str:
 
 
 def _key(kind: str, *parts: str) -> Key:
-    return blake2b("\x1f".join((kind, *parts)).encode("utf-8", "surrogatepass"), digest_size=16).digest()
+    return _hash(kind, *parts).digest()
+
+
+def _hash(kind: str, *parts: str) -> blake2b:
+    return blake2b("\x1f".join((kind, *parts)).encode("utf-8", "surrogatepass"), digest_size=16)
 
 
 def turn_text(message: Message) -> str:
@@ -51,7 +56,7 @@ def turn_text(message: Message) -> str:
 
 def turns_text(messages: Iterable[Message]) -> str:
     """Normalised roles and texts of turns, as one string."""
-    return "\x1e".join(f"{m.role}: {normalise(turn_text(m))}" for m in messages)
+    return _JOINT.decode().join(f"{m.role}: {normalise(turn_text(m))}" for m in messages)
 
 
 def prompt_of(example: Example) -> tuple[Message, ...]:
@@ -108,12 +113,20 @@ def question_key(example: Example) -> Key:
 
 
 def earlier_prompt_keys(example: Example) -> list[Key]:
-    """Keys of the prompts of all answers but the last in a conversation, which are trained on too."""
+    """Keys of the prompts of all answers but the last in a conversation, which are trained on too.
+
+    Each is the ``prompt_key`` of a row that ends there; one pass over the turns makes them all.
+    """
     if not isinstance(example, Conversation):
         return []
-    last = len(example.messages) - 1
-    ends = [i for i, m in enumerate(example.messages) if m.role == "assistant" and 0 < i < last]
-    return [_key("prompt", turns_text(example.messages[:end])) for end in ends]
+    so_far, keys = _hash("prompt", ""), []
+    for number, message in enumerate(example.messages[:-1]):
+        if number:
+            if message.role == "assistant":
+                keys.append(so_far.copy().digest())
+            so_far.update(_JOINT)
+        so_far.update(turns_text([message]).encode("utf-8", "surrogatepass"))
+    return keys
 
 
 def text_key(example: Example) -> Key:

@@ -35,6 +35,7 @@ from tunewright.data.schema import Format, advice, build, format_named, format_o
 from tunewright.data.strict import parse_json, shown
 
 HEAD_ROWS = 20
+KEYS_SHOWN = 40  # keys that are not used and are named in a message
 Item = Example | Problem
 
 
@@ -322,7 +323,9 @@ def file_problems(source: str, file_notes: Notes, row_notes: Notes) -> Iterator[
         detail = "at byte 0" if reason == "bom" else f"{count} in all, the first in line {line}"
         yield problem(source, line, reason, detail)
     if both.ignored:
-        counts = ", ".join(f"{shown(key)} ({n})" for key, n in ignored_keys(both).items())
+        known = list(ignored_keys(both).items())
+        counts = ", ".join(f"{shown(key)} ({n})" for key, n in known[:KEYS_SHOWN])
+        counts += f" and {len(known) - KEYS_SHOWN:,} more" if len(known) > KEYS_SHOWN else ""
         line = min(line for line, _ in both.ignored.values())
         yield problem(source, line, "ignored_keys", f"not used, with the number of rows: {counts}")
 

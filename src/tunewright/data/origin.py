@@ -18,6 +18,7 @@ def is_own_meta(given: Any) -> TypeGuard[dict[str, Any]]:
     return (
         isinstance(given["source"], str)
         and type(given["line"]) is int
+        and given["line"] >= 0
         and all(isinstance(given.get(key, ""), str) for key in _TEXTS)
     )
 

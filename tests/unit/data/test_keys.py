@@ -1,11 +1,14 @@
 """When two rows are the same: exact duplicates, look-alikes and contradictions."""
 
+from time import process_time
+
 import pytest
 
-from tunewright.core.records import Labelled, Message, Meta, Preference, Prompt, Ranking
+from tunewright.core.records import Conversation, Labelled, Message, Meta, Preference, Prompt, Ranking
 from tunewright.data.check_rules import answers_in
 from tunewright.data.keys import (
     answer_of,
+    earlier_prompt_keys,
     look_alike_key,
     prompt_key,
     prompt_of,
@@ -89,3 +92,19 @@ def test_texts_of_a_ranking_and_of_a_prompt():
     chat = Prompt((*ASK, *says("a"), Message("user", "r")), {"secret": "z"})
     assert (list(texts_of(chat)), answers_in(chat)) == (["q", "a", "r"], [])
     assert prompt_of(chat) == chat.messages
+
+
+def test_earlier_prompts_are_those_of_rows_that_end_there():
+    turns = [Message("system", "Be  brief.")]
+    for i in range(4):
+        turns += [Message("user", f"Q {i}"), Message("assistant", f"A {i}")]
+    chat = Conversation(tuple(turns))
+    ends = [Conversation(tuple(turns[:end])) for end in (3, 5, 7)]
+    assert earlier_prompt_keys(chat) == [prompt_key(end) for end in ends]
+
+
+def test_earlier_prompts_of_a_very_long_chat_are_made_in_one_pass():
+    turns = [Message("assistant" if i % 2 else "user", f"turn {i}") for i in range(100_000)]
+    begun = process_time()
+    assert len(earlier_prompt_keys(Conversation(tuple(turns)))) == 49_999
+    assert process_time() - begun < 5

@@ -103,7 +103,7 @@ def _read_one(
             changes.append((item.reason, item.action))
     if example is None:
         return
-    example = _named(example, task, stage.redact)
+    example = _named(example, reader.source, task, stage.redact)
     if stage.clean is not None:
         cleaned = clean(example, stage.clean)
         if isinstance(cleaned, Drop):
@@ -123,15 +123,17 @@ def _read_one(
     kept.redactions.append(len(found.redactions) if found is not None else 0)
 
 
-def _named(example: Example, task: str | None, redact: Redactor | None) -> Example:
-    """The row with its task, and with an id and a group that name nobody."""
+def _named(example: Example, read_from: str, task: str | None, redact: Redactor | None) -> Example:
+    """The row with its task, and with a source, an id and a group that name nobody."""
     meta = example.meta
-    id_, group = meta.id, meta.group
+    source, id_, group = meta.source, meta.id, meta.group
     if redact is not None:
         id_, group = (None if name is None else redact.safe_name(name) for name in (id_, group))
-    if (meta.task, meta.id, meta.group) == (task, id_, group):
+        if source != read_from:  # a row that says itself where it comes from may say anything
+            source = redact.safe_name(source)
+    if (meta.task, meta.source, meta.id, meta.group) == (task, source, id_, group):
         return example
-    return replace(example, meta=replace(meta, task=task, id=id_, group=group))
+    return replace(example, meta=replace(meta, task=task, source=source, id=id_, group=group))
 
 
 def _describe(part: Part, kept: _Kept, stage: Stage) -> None:

@@ -18,12 +18,17 @@ def key_path(given: str | None = None) -> Path:
 
 
 def redaction_key(given: str | None = None) -> bytes:
-    """The key, made with 32 random bytes and mode 0600 where there is none.
+    """The key, made with 32 random bytes and mode 0600 where there is none, but for one that is named.
 
-    Raises ``ConfigError`` if the file is readable for others, too short or cannot be read or made.
+    Raises ``ConfigError`` if a named one is missing, or if the file is readable for others, too short or
+    cannot be read or made.
     """
     path = key_path(given)
     try:
+        if given and not path.exists():
+            raise ConfigError(
+                f"{path}: no such key; to make one: (umask 077; head -c {BYTES} /dev/urandom > {path})"
+            )
         if not path.exists():
             _make(path)
         with path.open("rb") as file:

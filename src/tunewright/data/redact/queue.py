@@ -72,12 +72,13 @@ def decisions(directory: Path) -> dict[str, Action]:
         try:
             row = orjson.loads(line)
             id_, action = row["id"], row["action"]
+            known = action in CHOICES and isinstance(id_, str)
         except (orjson.JSONDecodeError, KeyError, TypeError):
             if place == len(lines) - 1:
                 continue
             raise DataError(f"{path}:{number}: not a decision; mend or delete this line") from None
-        if action not in CHOICES:
-            raise DataError(f"{path}:{number}: unknown action; known: {', '.join(CHOICES)}")
+        if not known:
+            raise DataError(f"{path}:{number}: no id, or an unknown action; known: {', '.join(CHOICES)}")
         said[id_] = action
     return said
 
