@@ -3,7 +3,7 @@
 import time
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tunewright.core.records import Conversation, Message, Preference, Text
@@ -34,6 +34,7 @@ MENDS = (mend_mojibake, without_invisible, nfc, html_to_text, without_residue, w
 
 @pytest.mark.parametrize("mend", [*MENDS, lambda text: without_loops(text).text])
 @given(text=TEXT)
+@example(text="<s><p><s>")
 def test_each_mending_of_a_text_is_idempotent(mend, text):
     once = mend(text)
     assert mend(once) == once

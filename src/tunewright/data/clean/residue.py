@@ -44,12 +44,16 @@ def without_edge_tokens(text: str) -> str:
 
 
 def _without_edges(text: str, heads: tuple[str, ...] = ()) -> str:
-    """``text`` between the tokens at its ends; ``heads`` count as tokens at its start."""
-    end = _end_before_tokens(text)
-    start = _start_after_tokens(text, end, (*TOKENS, *heads))
-    if end == len(text) and start == 0:
-        return text
-    return text[start:end]
+    """``text`` between the tokens at its ends; ``heads`` count as tokens at its start.
+
+    What is taken off one end may show that a ``<s>`` at the other is a token, too, so both are looked at again.
+    """
+    while True:
+        end = _end_before_tokens(text)
+        start = _start_after_tokens(text, end, (*TOKENS, *heads))
+        if end == len(text) and start == 0:
+            return text
+        text = text[start:end]
 
 
 def _end_before_tokens(text: str) -> int:
