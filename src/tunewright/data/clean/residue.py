@@ -46,7 +46,7 @@ def without_edge_tokens(text: str) -> str:
 def _without_edges(text: str, heads: tuple[str, ...] = ()) -> str:
     """``text`` between the tokens at its ends; ``heads`` count as tokens at its start.
 
-    What is taken off one end may show that a ``<s>`` at the other is a token, too, so both are looked at again.
+    What is taken off one end may show that a ``<s>`` at the other is a token, so both are looked at again.
     """
     while True:
         end = _end_before_tokens(text)
