@@ -98,6 +98,8 @@ def _read_one(
         if not isinstance(item, Problem):
             example = item
         elif item.action == "rejected":
+            if found is not None and found.redactions:  # what was replaced may be why, as for equal answers
+                item = replace(item, detail=f"{item.detail} (once personal data was replaced)")
             part.rejected.append(("read", item))
         else:
             changes.append((item.reason, item.action))

@@ -67,3 +67,12 @@ def test_ray_data_runs_it(tmp_path):
     finally:
         ray.shutdown()
     assert sorted(row["messages"][0]["content"] for row in rows) == ["Fine?", "What number?", "Who is this?"]
+
+
+def test_a_row_that_masking_broke_says_so():
+    answers = {"chosen": ["Ask ann@mail.example.org."], "rejected": ["Ask bob@mail.example.org."]}
+    done = RowSteps(SETTINGS, format="preference")({"prompt": ["Whom?"], **answers})
+    [rejected] = [
+        unpacked({"json": text}) for kind, text in zip(*done.values(), strict=True) if kind == "rejected"
+    ]
+    assert rejected["reason"] == "equal_answers" and "once personal data was replaced" in rejected["detail"]
