@@ -32,13 +32,19 @@ from tunewright.data.preparing.job import Job, do_job, workers_for
 from tunewright.data.preparing.ledger import Ledger
 from tunewright.data.preparing.made import drop_synthetic_judges
 from tunewright.data.preparing.near import contradicting_rows, find_near
-from tunewright.data.preparing.output import rejection, write_found, write_lines, write_rejected, write_sides
+from tunewright.data.preparing.output import (
+    rejected_row,
+    rejection,
+    write_found,
+    write_lines,
+    write_sides,
+)
 from tunewright.data.preparing.refusals import refuse_mixtures, refuse_nothing_left
 from tunewright.data.preparing.settings import CompareSettings, PrepareSettings, SplitSettings
 from tunewright.data.preparing.sources import sources_of
 from tunewright.data.preparing.store import Store
 from tunewright.data.preparing.whole_file import judge_files
-from tunewright.data.problems import Problem, problem
+from tunewright.data.problems import Problem
 from tunewright.data.redact.queue import DECISIONS
 from tunewright.data.split import SIDES, Side
 
@@ -51,12 +57,8 @@ __all__ = [
     "prepare_to",
     "write",
 ]
-FOUND = (
-    "redactions",
-    "review",
-    "contradictions",
-    "decisions",
-)  # files of what was found in rows, where it was looked for
+# Files of what was found in rows, where it was looked for.
+FOUND = ("redactions", "review", "contradictions", "decisions")
 WORK = ".work"  # inside the directory that is being prepared, until it is
 
 
@@ -127,7 +129,7 @@ def _prepare_to(
     refuse_nothing_left(ledger)
     sides, notes, reports["split_proof"] = divided(ledger, files, settings, near)
     written = write_sides(out, store, ledger.left, sides)
-    write_rejected(out / "rejected.jsonl", ledger)
+    write_lines(out / "rejected.jsonl", map(rejection, ledger.rejected()))
     if "redact" in settings.row_steps():
         reports["personal_data"] = write_found(out, store)
     if decided := settings.decided():
@@ -162,7 +164,7 @@ def read_prepared(directory: Path, receipt: dict[str, Any]) -> Prepared:
         side: load([directory / f"{side}.jsonl"]).examples if receipt["splits"][side]["rows"] else []
         for side in SIDES
     }
-    rejected = [problem(**entry) for entry in _entries(directory / "rejected.jsonl")]
+    rejected = [rejected_row(entry) for entry in _entries(directory / "rejected.jsonl")]
     found = {
         name: _entries(directory / f"{name}.jsonl")
         for name in FOUND

@@ -43,6 +43,7 @@ from tunewright.data.split_table import SplitTable, keys_of, table_of, unseen
 
 Side = Literal["train", "validation", "test"]
 SIDES: tuple[Side, ...] = ("train", "validation", "test")
+TRAIN = SIDES.index("train")
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from tunewright.core.errors import DataError
 from tunewright.data.dedupe.union import Rows
+from tunewright.data.split import SIDES
 
-SERVED = ("test", "validation", "train")
-PLACES = {"train": 0, "validation": 1, "test": 2}
+SERVED: tuple[str, ...] = SIDES[::-1]
+PLACES: dict[str, int] = {side: place for place, side in enumerate(SIDES)}
 YEARS = range(1900, 2100)  # as seconds they all lie in the first hour of 1970
 MILLISECONDS = 1e11  # numbers from here on are milliseconds: as seconds they lie beyond the year 5000
 

@@ -19,6 +19,7 @@ from scipy.sparse import csr_array
 from scipy.special import ndtr, ndtri, stdtrit
 
 from tunewright.core.errors import ConfigError, DataError
+from tunewright.core.intervals import wilson
 from tunewright.evaluate.metrics import Array, Metric, Stats, dense
 
 Clusters = Sequence[Hashable | None]
@@ -203,12 +204,3 @@ def bca(values: Array, value: float, without: Array, level: float) -> tuple[floa
     tails = ndtr(bias + wanted / np.maximum(1 - skew * wanted, 1e-9))
     low, high = np.quantile(values, tails)
     return float(low), float(high)
-
-
-def wilson(hits: float, n: int, level: float) -> tuple[float, float]:
-    """Wilson's score interval (1927) for the share hits/n."""
-    z = float(-ndtri((1 - level) / 2))
-    share, shrink = hits / n, 1 + z * z / n
-    centre = (share + z * z / (2 * n)) / shrink
-    half = z * np.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / shrink
-    return float(max(0.0, centre - half)), float(min(1.0, centre + half))

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from scipy.special import bdtr
 
+from tunewright.core.intervals import wilson
 from tunewright.evaluate.bootstrap import (
     Clusters,
     Units,
@@ -28,7 +29,6 @@ from tunewright.evaluate.bootstrap import (
     pair,
     resampled,
     total,
-    wilson,
 )
 from tunewright.evaluate.metrics import Array, Metric, dense
 from tunewright.evaluate.power import rows_for, sd_per_row

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import torch
 
+from tunewright.core.cores import cores
 from tunewright.core.errors import ConfigError
 
 # Products in bfloat16 on a CPU are done by kernels made for one shape each, and two caches keep 1024 of them
@@ -61,9 +62,8 @@ def use_all_cores() -> int:
         os.environ.setdefault(name, str(KERNELS))
     if os.environ.get("OMP_NUM_THREADS"):
         return torch.get_num_threads()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    torch.set_num_threads(cores)
-    return cores
+    torch.set_num_threads(cores())
+    return cores()
 
 
 def _best_device() -> str:

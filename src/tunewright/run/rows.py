@@ -10,10 +10,8 @@ from pathlib import Path
 from tunewright.core.errors import RunError
 from tunewright.core.hashing import file_digest
 from tunewright.core.paths import RunDir
-from tunewright.core.records import Example
 from tunewright.data.check import check
-from tunewright.data.load import load
-from tunewright.data.pipeline import Prepared, PrepareSettings, SplitSettings, prepare
+from tunewright.data.pipeline import Prepared, PrepareSettings, SplitSettings, prepare, read_prepared
 from tunewright.data.problems import Problem
 from tunewright.data.split import SIDES
 from tunewright.run.mixing import with_mixed_in
@@ -82,22 +80,13 @@ def stored_rows(run: RunDir) -> Prepared:
             " again"
         )
     receipt = json.loads(receipt_file.read_text(encoding="utf-8"))
-    sides: dict[str, list[Example]] = {}
     for side in SIDES:
         path = run.data / f"{side}.jsonl"
-        facts = receipt["splits"][side]
-        if not path.exists() or file_digest(path) != facts["sha256"]:
+        if not path.exists() or file_digest(path) != receipt["splits"][side]["sha256"]:
             raise RunError(f"{path} is not the file that this run was begun with; restore it or start again")
-        sides[side] = load([path]).examples if facts["rows"] else []
-    rejected = [_problem(line) for line in (run.data / "rejected.jsonl").read_bytes().splitlines()]
-    return Prepared(sides["train"], sides["validation"], sides["test"], rejected, receipt)
+    return read_prepared(run.data, receipt)
 
 
 def reasons(rejected: Sequence[Problem]) -> dict[str, int]:
     """How many rows were left out, by reason, most frequent first."""
     return dict(Counter(p.reason for p in rejected).most_common())
-
-
-def _problem(line: bytes) -> Problem:
-    stored = json.loads(line)
-    return Problem(stored["source"], stored["line"], stored["reason"], stored["detail"], "", "rejected")

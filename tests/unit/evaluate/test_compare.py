@@ -10,7 +10,8 @@ from scipy import stats
 from scipy.special import ndtr
 
 from tunewright.core.errors import ConfigError, DataError
-from tunewright.evaluate.bootstrap import bca, interval, resampled, wilson
+from tunewright.core.intervals import wilson
+from tunewright.evaluate.bootstrap import bca, interval, resampled
 from tunewright.evaluate.bootstrap import pool as units_of
 from tunewright.evaluate.compare import mcnemar, paired
 from tunewright.evaluate.metrics import METRICS

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.special import chdtrc, ndtr, ndtri
 
+from tunewright.core.intervals import wilson
+
 Z = float(ndtri(0.975))
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -25,10 +27,7 @@ def share(hits: float, n: int) -> Estimate:
     """hits/n with Wilson's score interval (1927); the whole range without rows."""
     if not n:
         return Estimate(0.0, 0.0, 1.0)
-    p, shrink = hits / n, 1 + Z * Z / n
-    centre = (p + Z * Z / (2 * n)) / shrink
-    half = Z * math.sqrt(p * (1 - p) / n + Z * Z / (4 * n * n)) / shrink
-    return Estimate(p, max(0.0, centre - half), min(1.0, centre + half))
+    return Estimate(hits / n, *wilson(hits, n, 0.95))
 
 
 def share_difference(hits: tuple[int, int], sizes: tuple[int, int]) -> tuple[Estimate, float]:

@@ -2,8 +2,8 @@
 
 1. Rows of a given test file come before those of a given validation file, and these before all others.
    They stay; every other row of their cluster goes, because it must not be trained on.
-2. Then: fewest repairs; then fewest redactions; then the longest answer (beyond ``LONGEST`` words, longer
-   is not better); then the first.
+2. Then: a real row before a synthetic one; then fewest repairs; then fewest redactions; then the longest
+   answer (beyond ``LONGEST`` words, longer is not better); then the first.
 
 The best row of a cluster stays, and each row goes that is near *it*, says the same, and differs in no
 number and no negation. A row that is near only to one that went is judged again beside what stays, so no
@@ -24,8 +24,9 @@ from tunewright.data.dedupe.union import Rows
 FACTS = np.dtype(
     [
         ("given", "u1"),  # 2 for a row of a given test file, 1 of a given validation file, else 0
-        ("repairs", "<u2"),
-        ("redactions", "<u2"),
+        ("synthetic", "u1"),  # 1 for a row that a model wrote
+        ("repairs", "<u4"),
+        ("redactions", "<u4"),
         ("words", "<u4"),  # of the answer; of the text where there is none
         ("says", "<u8"),  # a hash of the label, 0 without one: rows that say different things both stay
     ]
@@ -42,7 +43,9 @@ def best_first(rows: Rows, leaders: Rows, facts: NDArray[np.void]) -> Rows:
     own = facts[rows]
     length = np.minimum(own["words"], LONGEST).astype(np.int64)
     given = -own["given"].astype(np.int64)
-    return rows[np.lexsort((rows, -length, own["redactions"], own["repairs"], given, leaders[rows]))]
+    return rows[
+        np.lexsort((rows, -length, own["redactions"], own["repairs"], own["synthetic"], given, leaders[rows]))
+    ]
 
 
 def dropped(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,12 +18,8 @@ from tunewright.data.split import SIDES
 def drop_duplicates(ledger: Ledger) -> None:
     """Drop rows of a side that are equal but for white space within a part; the first real one is kept."""
     store = ledger.store
-    order = np.lexsort((np.arange(store.rows), store.facts["synthetic"]))
-    keys = np.zeros(store.rows, KEY)
-    keys["row"], keys["a"] = np.arange(store.rows), store.facts["a"][order]
-    keys["b"] = (store.facts["b"] ^ store.sides.astype(np.uint64))[order]
-    first = np.empty(store.rows, np.int64)
-    first[order] = order[first_rows(keys, store.rows, store.directory)]
+    of_side = store.facts["b"] ^ store.sides.astype(np.uint64)
+    first = equal_rows(store, of_side, np.lexsort((np.arange(store.rows), store.facts["synthetic"])))
     rows = np.flatnonzero(ledger.left & (first != np.arange(store.rows)))
     ledger.drop(
         "duplicates",
@@ -29,6 +27,15 @@ def drop_duplicates(ledger: Ledger) -> None:
         ["duplicate"] * len(rows),
         lambda store, row: f"equal to {store.where(int(first[row]))}",
     )
+
+
+def equal_rows(store: Store, second: NDArray[Any], order: Rows) -> Rows:
+    """For each row the first in ``order`` that has the same exact key, whose other half is ``second``."""
+    keys = np.zeros(store.rows, KEY)
+    keys["row"], keys["a"], keys["b"] = np.arange(store.rows), store.facts["a"][order], second[order]
+    first = np.empty(store.rows, np.int64)
+    first[order] = order[first_rows(keys, store.rows, store.directory)]
+    return first
 
 
 def separate(ledger: Ledger, near: Rows | None) -> None:

@@ -17,11 +17,10 @@ from tunewright.data.preparing.made import drop_synthetic_copies, real_rows
 from tunewright.data.preparing.near import Near, rejoined
 from tunewright.data.preparing.settings import PrepareSettings, SplitSettings
 from tunewright.data.preparing.store import subset
-from tunewright.data.split import SIDES, Side, deal, shares_of
+from tunewright.data.split import SIDES, TRAIN, Side, deal, shares_of
 from tunewright.data.split_time import deal_by_time
 
 LOOKS = 6  # times that near-duplicates are looked for afresh, at most
-TRAIN = SIDES.index("train")
 
 
 def divided(

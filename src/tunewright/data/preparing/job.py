@@ -15,6 +15,7 @@ from typing import Any
 
 import orjson
 
+from tunewright.core.cores import cores
 from tunewright.core.errors import DataError
 from tunewright.core.hashing import digest
 from tunewright.core.paths import write_text
@@ -67,11 +68,6 @@ def workers_for(sources: Sequence[Source], wanted: int | None) -> int:
     return max(1, min(cores(), size // WORTH_A_PROCESS))
 
 
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def do_job(
     job: Job, directory: Path, progress: Callable[[int], None] | None = None, lock: int | None = None
 ) -> None:
@@ -79,11 +75,11 @@ def do_job(
 
     ``progress`` is called now and then with the number of parts that are done. Workers inherit ``lock``.
     """
-    stamp = directory / "identity"
-    if directory.exists() and not (stamp.exists() and stamp.read_text() == job.identity()):
+    stamp, identity = directory / "identity", job.identity()
+    if directory.exists() and not (stamp.exists() and stamp.read_text() == identity):
         shutil.rmtree(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    write_text(stamp, job.identity())
+    write_text(stamp, identity)
     if job.workers == 1:
         do_share(job.sources, directory, job.stage(), job.reading, 0, 1)
         return

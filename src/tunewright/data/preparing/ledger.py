@@ -21,7 +21,6 @@ Detail = Callable[[Store, int], str]
 class _Dropped:
     """Rows that went at one step, in order, with a reason each; ``detail`` says more when it is asked."""
 
-    step: str
     rows: Rows
     reasons: list[str]
     detail: Detail
@@ -58,7 +57,7 @@ class Ledger:
         self.left[rows] = False
         self._enter(step, before, Counter(reasons))
         if len(rows):
-            self._dropped.append(_Dropped(step, rows, reasons, detail))
+            self._dropped.append(_Dropped(rows, reasons, detail))
 
     def rejected(self) -> Iterator[Problem]:
         """Every row that is not there, step by step, in the order of the files."""

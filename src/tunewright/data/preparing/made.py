@@ -12,9 +12,7 @@ from numpy.typing import NDArray
 from tunewright.data.dedupe.union import Rows
 from tunewright.data.preparing.ledger import Ledger
 from tunewright.data.preparing.store import Store
-from tunewright.data.split import SIDES
-
-TRAIN = SIDES.index("train")
+from tunewright.data.split import SIDES, TRAIN
 
 
 def real_rows(store: Store) -> NDArray[np.bool_]:

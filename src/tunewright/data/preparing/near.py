@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tunewright.data.dedupe.best import DROPPED, REASONS, dropped
 from tunewright.data.dedupe.best import FACTS as CHOICE
+from tunewright.data.dedupe.best import REASONS, dropped
 from tunewright.data.dedupe.clusters import Clusters, clusters
 from tunewright.data.dedupe.contradictions import Contradiction, Said, contradictions, label_conflicts
 from tunewright.data.dedupe.crossing import second_look
@@ -20,12 +20,11 @@ from tunewright.data.dedupe.similar import Comparer
 from tunewright.data.dedupe.sketch import BANDS, row_text
 from tunewright.data.dedupe.union import Rows
 from tunewright.data.dedupe.words import Hashes
-from tunewright.data.grouping import KEY, first_rows
+from tunewright.data.preparing.compare import equal_rows
 from tunewright.data.preparing.ledger import Ledger
 from tunewright.data.preparing.store import Store
 from tunewright.data.split import SIDES
 
-AFTER_REAL = 1 << 15  # repairs that a synthetic row is held to have, so that a real one stays for it
 GIVEN = {"test": 2, "validation": 1, "train": 0}
 
 
@@ -42,11 +41,8 @@ def find_near(ledger: Ledger, threshold: float, drop: bool, scratch: Path) -> Ne
     """Find clusters and contradictions among the rows that are left; ``drop`` keeps the best of a cluster."""
     store = ledger.store
     comparer = _comparer(store)
-    exact = _exact(store)
-    found = clusters(
-        _Bands(store), lambda row: row_text(store.example(row)), threshold, exact.copy(), space=Space(scratch)
-    )
-    found = _among(found, ledger)
+    parents = equal_rows(store, store.facts["b"], np.arange(store.rows))
+    found = _among(clusters(_Bands(store), _text_of(store), threshold, parents, Space(scratch)), ledger)
     contradicting = contradictions(
         _said(store, ledger), comparer, np.array(store.facts["label"]) != 0, threshold, Space(scratch)
     )
@@ -86,8 +82,12 @@ def _second_sketches(store: Store) -> Iterator[Hashes]:
     return (np.concatenate(list(store.band(BANDS + band))) for band in range(BANDS))
 
 
+def _text_of(store: Store) -> Callable[[int], str]:
+    return lambda row: row_text(store.example(row))
+
+
 def _comparer(store: Store) -> Comparer:
-    return Comparer(lambda row: row_text(store.example(row)))
+    return Comparer(_text_of(store))
 
 
 class _Bands:
@@ -97,13 +97,6 @@ class _Bands:
         self.rows = store.rows
         self.bands = BANDS
         self.column = store.band
-
-
-def _exact(store: Store) -> Rows:
-    """The first row of the exact duplicates of every row, whatever its side."""
-    keys = np.zeros(store.rows, KEY)
-    keys["row"], keys["a"], keys["b"] = np.arange(store.rows), store.facts["a"], store.facts["b"]
-    return first_rows(keys, store.rows, store.directory)
 
 
 def _among(found: Clusters, ledger: Ledger) -> Clusters:
@@ -116,15 +109,9 @@ def _choices(store: Store) -> np.ndarray[Any, Any]:
     """What decides which row of a cluster stays."""
     facts = np.zeros(store.rows, CHOICE)
     facts["given"] = np.array([GIVEN[side] for side in SIDES], np.uint8)[store.sides]
-    for name, own in (
-        ("repairs", "repairs"),
-        ("redactions", "redactions"),
-        ("words", "words"),
-        ("says", "label"),
-    ):
-        facts[name] = store.facts[own]
-    facts["says"] ^= store.facts["task"]  # rows of different tasks are never duplicates of each other
-    facts["repairs"] += np.where(store.facts["synthetic"] == 1, AFTER_REAL, 0).astype(np.uint16)
+    for name in ("repairs", "redactions", "words", "synthetic"):
+        facts[name] = store.facts[name]
+    facts["says"] = store.facts["label"] ^ store.facts["task"]  # tasks have no duplicates of each other
     return facts
 
 
@@ -137,22 +124,14 @@ def _said(store: Store, ledger: Ledger) -> Iterator[tuple[Rows, Said]]:
 
 
 def _drop(ledger: Ledger, lost: np.ndarray[Any, Any]) -> None:
-    kept = dict(
-        zip(
-            lost["row"].tolist(),
-            zip(lost["kept"].tolist(), lost["similarity"].tolist(), strict=True),
-            strict=True,
-        )
-    )
+    kept = {row: (other, similarity) for row, other, similarity, _ in lost.tolist()}
 
     def detail(store: Store, row: int) -> str:
         other, similarity = kept[row]
         return f"like {store.where(other)} ({similarity:.2f})"
 
-    assert lost.dtype == DROPPED
-    ledger.drop(
-        "near_duplicates", lost["row"].copy(), [REASONS[reason] for reason in lost["reason"].tolist()], detail
-    )
+    reasons = [REASONS[reason] for reason in lost["reason"].tolist()]
+    ledger.drop("near_duplicates", lost["row"].copy(), reasons, detail)
 
 
 def contradicting_rows(near: Near, store: Store) -> Iterator[dict[str, Any]]:

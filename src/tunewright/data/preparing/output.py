@@ -6,6 +6,7 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,8 @@ import orjson
 from numpy.typing import NDArray
 
 from tunewright.core.paths import written_atomically
-from tunewright.data.preparing.ledger import Ledger
 from tunewright.data.preparing.store import Store
-from tunewright.data.problems import Problem
+from tunewright.data.problems import Problem, problem
 from tunewright.data.split import SIDES
 
 
@@ -46,22 +46,14 @@ def write_sides(
     }
 
 
-def write_rejected(path: Path, ledger: Ledger) -> Counter[str]:
-    """Write a line for each row that was left out; returns the number of rows by reason."""
-    reasons: Counter[str] = Counter()
-
-    def lines() -> Iterator[dict[str, Any]]:
-        for rejected in ledger.rejected():
-            reasons[rejected.reason] += 1
-            yield rejection(rejected)
-
-    write_lines(path, lines())
-    return reasons
-
-
 def rejection(p: Problem) -> dict[str, Any]:
     """A row that was left out, as it stands in ``rejected.jsonl``."""
     return {"source": p.source, "line": p.line, "reason": p.reason, "detail": p.detail}
+
+
+def rejected_row(entry: dict[str, Any]) -> Problem:
+    """The row that was left out of which ``rejection`` made ``entry``."""
+    return replace(problem(**entry), action="rejected")
 
 
 def write_found(directory: Path, store: Store) -> dict[str, Any]:
@@ -91,14 +83,11 @@ def write_found(directory: Path, store: Store) -> dict[str, Any]:
     return {"found": dict(counts), "questions": dict(sorted(asked.items())), "values_to_decide": len(values)}
 
 
-def write_lines(path: Path, entries: Iterable[dict[str, Any]]) -> int:
-    """Write JSON lines atomically; returns how many there are."""
-    count = 0
+def write_lines(path: Path, entries: Iterable[dict[str, Any]]) -> None:
+    """Write JSON lines atomically."""
     with written_atomically(path) as temporary, temporary.open("wb") as out:
         for entry in entries:
             out.write(orjson.dumps(entry) + b"\n")
-            count += 1
-    return count
 
 
 def by_task(

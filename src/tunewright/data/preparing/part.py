@@ -20,7 +20,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from tunewright.core.paths import sync
+from tunewright.core.paths import written_atomically
 from tunewright.data.grouping import KEY
 from tunewright.data.problems import Problem, problem
 from tunewright.data.rows import Notes
@@ -37,8 +37,8 @@ FACTS = np.dtype(
         ("label", "<u8"),  # a hash of its label, 0 without one
         ("task", "<u8"),
         ("words", "<u4"),  # of what it teaches
-        ("repairs", "<u2"),
-        ("redactions", "<u2"),
+        ("repairs", "<u4"),
+        ("redactions", "<u4"),
         ("synthetic", "u1"),
         ("time", "<f8"),  # seconds since 1970, NaN without a time
         ("language", "S3"),  # where it is sure
@@ -52,7 +52,7 @@ HALVES = np.dtype(("<u8", (2,)))
 
 @dataclass
 class Part:
-    """Rows of one file from ``first`` on (their places among all its rows), and what became of them.
+    """Some rows of one file that follow each other, and what became of them.
 
     ``arrays`` holds ``facts``, ``leaders``, ``classes`` (one entry per kept row, in order), ``keys`` and
     ``labels`` (several a row, numbered within the part) and ``bands`` (``(rows, bands)``, may be empty).
@@ -99,10 +99,8 @@ def write_part(part: Part, directory: Path) -> None:
         "ignored": part.notes.ignored,
         "bands": part.arrays["bands"].shape[1],
     }
-    aside = directory / ".part.json"
-    aside.write_bytes(orjson.dumps(told))
-    sync(aside)
-    aside.replace(directory / "part.json")
+    with written_atomically(directory / "part.json") as temporary:
+        temporary.write_bytes(orjson.dumps(told))
 
 
 def is_written(directory: Path) -> bool:

@@ -10,21 +10,19 @@ from tunewright.data.preparing.ledger import Ledger
 from tunewright.data.preparing.settings import PrepareSettings
 from tunewright.data.preparing.store import Store
 from tunewright.data.problems import Problem
-from tunewright.data.split import SIDES
+from tunewright.data.split import SIDES, TRAIN, Side
 
 
 def refuse_mixtures(store: Store, settings: PrepareSettings) -> None:
     """Raise ``DataError`` for files of different kinds, ``ConfigError`` for a group key that no row has."""
-    kinds: dict[str, dict[str, str]] = {}
-    rows = grouped = 0
-    for source, part in sorted(store.told(), key=lambda told: SIDES.index(told[0].side)):
-        for task, found in part.kinds.items():
-            for kind, where in found.items():
-                kinds.setdefault(task, {}).setdefault(kind, where)
+    found: list[tuple[Side, dict[str, dict[str, str]]]] = []
+    grouped = 0
+    for source, part in store.told():
+        found.append((source.side, part.kinds))
         if source.side == "train":
             grouped += part.grouped
-    _one_kind(kinds)
-    rows = int((store.sides == SIDES.index("train")).sum())
+    _one_kind(found)
+    rows = int((store.sides == TRAIN).sum())
     key = settings.group or (settings.columns or {}).get("group")
     if key and rows and not grouped:
         names = [
@@ -39,19 +37,24 @@ def refuse_mixtures(store: Store, settings: PrepareSettings) -> None:
         )
 
 
-def _one_kind(kinds: dict[str, dict[str, str]]) -> None:
+def _one_kind(found: list[tuple[Side, dict[str, dict[str, str]]]]) -> None:
     """One task is learnt from one kind of example; a mixture is a mistake in the list of files."""
+    kinds: dict[str, dict[str, str]] = {}
+    for _, of_tasks in sorted(found, key=lambda entry: SIDES.index(entry[0])):
+        for task, places in of_tasks.items():
+            for kind, where in places.items():
+                kinds.setdefault(task, {}).setdefault(kind, where)
     for task, places in kinds.items():
         if len(places) > 1:
-            found = ", ".join(f"{kind} ({where})" for kind, where in places.items())
+            listed = ", ".join(f"{kind} ({where})" for kind, where in places.items())
             whose = f"the files of task {task!r}" if task else "the files"
-            raise DataError(f"{whose} hold different kinds of rows: {found}; prepare each kind by itself")
+            raise DataError(f"{whose} hold different kinds of rows: {listed}; prepare each kind by itself")
 
 
 def refuse_nothing_left(ledger: Ledger) -> None:
     """Raise ``DataError`` if no row is left to train on: what befell most of them, and the first of these."""
     store = ledger.store
-    if (ledger.left & (store.sides == SIDES.index("train"))).any():
+    if (ledger.left & (store.sides == TRAIN)).any():
         return
     files = {source.path for source in store.sources if source.side == "train"}
     told = f"no row is left to train on: {ledger.rows_in} read, {ledger.count} rejected"

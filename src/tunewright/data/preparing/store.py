@@ -95,15 +95,12 @@ class Store:
         return f"{source}:{line}"
 
     def problem(self, row: int, reason: str, detail: str) -> Problem:
+        """The problem for which a row is left out."""
         return replace(problem(*self.place(row), reason, detail), action="rejected")
 
     def example(self, row: int) -> Example:
         """What a row says."""
         return example_of(self.line(row))
-
-    def examples(self) -> Iterator[Example]:
-        """What every row says, in order."""
-        return map(example_of, self.lines())
 
     def lines(self) -> Iterator[bytes]:
         """Every row in order, read part by part."""

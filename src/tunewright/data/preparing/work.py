@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from tunewright.core.paths import sync
+from tunewright.core.paths import written_atomically
 from tunewright.data.load import Reader
 from tunewright.data.preparing.part import is_written, part_path, write_part
 from tunewright.data.preparing.sources import Source
@@ -115,7 +115,5 @@ def _all_there(directory: Path, number: int) -> bool:
 
 def _write_read(directory: Path, number: int, worker: int, read: FileRead) -> None:
     path = directory / f"file-{number:04}-{worker:04}.json"
-    aside = path.with_suffix(".tmp")
-    aside.write_bytes(orjson.dumps(asdict(read)))
-    sync(aside)
-    aside.replace(path)
+    with written_atomically(path) as temporary:
+        temporary.write_bytes(orjson.dumps(asdict(read)))

@@ -38,6 +38,7 @@ def test_the_first_stays_where_nothing_tells_rows_apart():
     ("fields", "kept"),
     [
         ({"repairs": [2, 0, 1]}, 1),
+        ({"synthetic": [1, 1, 0], "repairs": [0, 0, 70_000]}, 2),
         ({"redactions": [2, 1, 0]}, 2),
         ({"words": [100, 100, 120]}, 2),
         ({"repairs": [1, 0, 1], "redactions": [0, 9, 0]}, 1),

@@ -130,6 +130,16 @@ def test_rows_of_different_tasks_are_no_duplicates_but_stand_on_one_side(tmp_pat
     assert receipt["split_proof"]["near_duplicate_clusters_on_two_sides"] == 0
 
 
+def test_a_row_with_more_findings_than_sixteen_bits_count_gives_way(tmp_path, monkeypatch):
+    monkeypatch.setenv("TUNEWRIGHT_HOME", str(tmp_path / "home"))
+    mails = " ".join(f"a{i}@mail.example.org" for i in range(65_536))
+    items = rows()
+    items += [{**items[3], "answer": f"{items[3]['answer']} {mails}"}]
+    receipt, rejected = prepared(tmp_path, items, redact={}, compare=NEAR)
+    assert receipt["personal_data"]["found"] == {"EMAIL": {"mask": 65_536}}
+    assert {line: entry["reason"] for line, entry in rejected.items()} == {61: "near_duplicate"}
+
+
 def test_contradictions_are_reported_and_stay(tmp_path):
     items = rows()
     items += [{**items[9], "answer": sentence(5)}, {**items[9], "question": items[9]["question"].upper()}]
